@@ -1,0 +1,3 @@
+"""Spool: the landing zone for uploaded media."""
+
+__version__ = "0.1.0"

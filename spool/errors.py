@@ -1,0 +1,147 @@
+"""The SpoolError tree: one class is one problem type, one status and one piece of retry advice.
+
+The status is an instruction to the client's retry loop. The first paragraph of a class's docstring is what
+`GET /problems/{slug}` says about it, and `doc/http.md` has an entry for each.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+Member = str | int | list[str] | None
+
+
+class SpoolError(Exception):
+    """Something the caller is told about, in words of its own."""
+
+    slug: ClassVar[str]
+    title: ClassVar[str]
+    status: ClassVar[int]
+    retry_after: ClassVar[int | None] = None
+    """Seconds until another try may succeed; None where the same request will fail again."""
+
+    def __init__(self, detail: str, **members: Member) -> None:
+        """`detail` is one sentence for a person; `members` are for a program (RFC 9457 §3.2)."""
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+
+
+class BadRequest(SpoolError):
+    """The request is malformed: a header, a query parameter, a form or a JSON body cannot be read as what it claims to be."""
+
+    slug, title, status = "bad-request", "Malformed request", 400
+
+
+class DigestMismatch(BadRequest):
+    """The bytes that arrived do not have the digest the client gave for them. Nothing was stored."""
+
+    slug, title = "digest-mismatch", "Digest does not match"
+
+
+class CutOff(BadRequest):
+    """The body ended before it was complete: a closing boundary is missing, or fewer bytes came than were declared. Nothing was stored."""
+
+    slug, title = "cut-off", "Upload cut off"
+
+
+class Unauthenticated(SpoolError):
+    """The request carries no token, or one that is unknown, expired or revoked."""
+
+    slug, title, status = "unauthenticated", "Token required", 401
+
+
+class Forbidden(SpoolError):
+    """The token is valid, but its scopes do not cover what was asked."""
+
+    slug, title, status = "forbidden", "Not allowed", 403
+
+
+class NotFound(SpoolError):
+    """There is nothing at this address, or nothing any more."""
+
+    slug, title, status = "not-found", "Not found", 404
+
+
+class MethodNotAllowed(SpoolError):
+    """This address exists but does not take this method. `Allow` lists those it takes."""
+
+    slug, title, status = "method-not-allowed", "Method not allowed", 405
+
+
+class RequestTimeout(SpoolError):
+    """The client sent nothing for `limits.idle_timeout`, or less than `limits.min_rate` over a window. Nothing was stored."""
+
+    slug, title, status = "request-timeout", "Upload stalled", 408
+
+
+class KeyInUse(SpoolError):
+    """A request with this Idempotency-Key is still running. Its answer will be this request's answer too."""
+
+    slug, title, status, retry_after = "key-in-use", "Request still running", 409, 2
+
+
+class PreconditionFailed(SpoolError):
+    """An If-Match or If-Unmodified-Since condition does not hold for this file."""
+
+    slug, title, status = "precondition-failed", "Precondition failed", 412
+
+
+class TooLarge(SpoolError):
+    """The request exceeds a limit of the server; `limit` says how much is allowed. Nothing was stored."""
+
+    slug, title, status = "too-large", "Too large", 413
+
+
+class QuotaExceeded(TooLarge):
+    """The principal's files and running uploads would together exceed `limits.quota`. Nothing was stored."""
+
+    slug, title = "quota-exceeded", "Quota exceeded"
+
+
+class BadType(SpoolError):
+    """The bytes are of a type that policy refuses, or the request is in an encoding or media type that Spool does not read. Nothing was stored."""
+
+    slug, title, status = "bad-type", "Type not accepted", 415
+
+
+class Unsatisfiable(SpoolError):
+    """No range that was asked for lies within the file. `Content-Range` tells its size."""
+
+    slug, title, status = "unsatisfiable-range", "Range not satisfiable", 416
+
+
+class ExpectationFailed(SpoolError):
+    """The Expect header asks for something other than `100-continue`."""
+
+    slug, title, status = "expectation-failed", "Expectation failed", 417
+
+
+class Rejected(SpoolError):
+    """The request is well formed but contradicts an earlier one: an Idempotency-Key was used again for another request."""
+
+    slug, title, status = "rejected", "Request rejected", 422
+
+
+class TooMany(SpoolError):
+    """As many uploads as `limits.max_uploads` allows are running already."""
+
+    slug, title, status, retry_after = "too-many", "Too many uploads", 429, 5
+
+
+class Internal(SpoolError):
+    """Spool failed in a way nobody foresaw. The request id finds the traceback in the log."""
+
+    slug, title, status = "internal", "Internal error", 500
+
+
+class Unavailable(SpoolError):
+    """The storage fails or the server is shutting down. Whether the request took effect is unknown: ask again with the same Idempotency-Key."""
+
+    slug, title, status, retry_after = "unavailable", "Temporarily unavailable", 503, 5
+
+
+class StorageFull(SpoolError):
+    """The disk has no room for this upload beyond `limits.min_free_space` and what running uploads may still write."""
+
+    slug, title, status, retry_after = "storage-full", "Storage full", 507, 60

@@ -1,0 +1,151 @@
+"""Every noun of Spool. Sizes and offsets are in bytes, datetimes are aware and UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, NewType, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+FileId = NewType("FileId", str)
+UploadId = NewType("UploadId", str)
+TokenId = NewType("TokenId", str)
+Key = NewType("Key", str)
+"""Names a blob in a store. Opaque to everyone but the store; never derived from what a client sent."""
+
+Metadata = dict[str, "str | list[str]"]
+"""What the client said about a file. A field that was sent more than once is a list, in the order sent."""
+
+Sort = Literal["created_at", "size", "filename"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a client says it wants to store. Every member is a claim."""
+
+    filename: str
+    size: int | None = None
+    media_type: str | None = None
+    digests: Mapping[str, bytes] = field(default_factory=dict)
+    """Algorithm ("sha-256", "sha-512") to the raw digest the bytes must have."""
+    metadata: Metadata = field(default_factory=dict)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What policy allows an intent to become."""
+
+    max_size: int
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What of an upload is durably in the store, though not yet visible."""
+
+    offset: int
+    state: str = ""
+    """The store's own; opaque to everyone else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Bytes that arrived whole and are staged: a commit turns them into a file."""
+
+    id: UploadId
+    key: Key
+    owner: str
+    intent: Intent
+    grant: Grant
+    staged: Staged
+    media_type: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A committed blob and its record. The record may change, the bytes never."""
+
+    id: FileId
+    key: Key
+    owner: str
+    filename: str
+    size: int
+    media_type: str
+    declared_type: str | None
+    sha256: str
+    created_at: datetime
+    expires_at: datetime | None
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the holder of an Idempotency-Key was told, so that a retry is told the same."""
+
+    owner: str
+    idempotency_key: str
+    fingerprint: str
+    """Tells one request from another: the same key with another fingerprint is a client's mistake."""
+    created_at: datetime
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileQuery:
+    """Which files to list, and in which order. An absent filter lets every file through."""
+
+    limit: int = 100
+    cursor: str | None = None
+    q: str | None = None
+    """A substring of the file name; ASCII letters match in either case."""
+    filename: str | None = None
+    """A glob over the file name: `*`, `?` and `[...]`; letters match in their own case only."""
+    media_type: str | None = None
+    """A glob over the media type, such as `audio/*`."""
+    since: datetime | None = None
+    """Created at or after."""
+    until: datetime | None = None
+    """Created before."""
+    sort: Sort = "created_at"
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One step of a listing. It may hold fewer items than asked for, even none, and still have a `next`."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a principal keeps in the spool."""
+
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, and what they may do."""
+
+    name: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """How a principal proves itself. The secret is known to its holder only; the index keeps its hash."""
+
+    id: TokenId
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None

@@ -1,0 +1,162 @@
+"""Every Protocol of Spool. A verb's contract is its docstring here; implementations do not repeat it.
+
+All verbs raise StorageFull when the storage has no room and Unavailable when it fails in another way. After either,
+whether the verb took effect is unknown until the same question is asked again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from datetime import datetime
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from spool.model import Answer, File, FileId, FileQuery, Key, Page, Staged, Token, TokenId, Usage
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def __call__(self) -> datetime:
+        """Aware, UTC."""
+
+
+class Sniffer(Protocol):
+    """Learns a media type from bytes."""
+
+    async def sniff(self, head: bytes) -> str:
+        """The media type of a file that starts with `head`, of which at least 4 KiB, or the whole file, should be given."""
+
+
+class BlobWriter(Protocol):
+    """The one writer of a staged blob."""
+
+    async def write(self, batch: Sequence[bytes]) -> None:
+        """Appends the buffers of `batch` in order. May return before they are written; an error then surfaces in a later verb.
+
+        Buffers must not be changed afterwards. Fewer, larger batches are cheaper.
+        """
+
+    async def sync(self) -> Staged:
+        """All that was written is on stable storage. An error is final: the staged bytes must not be trusted again."""
+
+    async def aclose(self) -> None:
+        """No write of this writer is running or will run. Idempotent; completes even if the caller is cancelled."""
+
+
+class BlobStore(Protocol):
+    """Keeps immutable blobs under opaque keys. A blob is staged, then live, then gone."""
+
+    async def writer(self, key: Key) -> BlobWriter:
+        """A writer for a new staged blob. Staged bytes are not readable and may be lost by a crash until committed."""
+
+    async def commit(self, key: Key, at: Staged) -> None:
+        """The blob is live and durable under `key`. Never replaces another blob; idempotent; completes even if cancelled."""
+
+    async def open(self, key: Key) -> BinaryIO:
+        """The live blob, open for reading from its first byte; it stays readable when the blob is deleted meanwhile.
+
+        Raises NotFound.
+        """
+
+    def locate(self, key: Key) -> Path | None:
+        """Where the live blob lies, relative to the store's blobs, for a proxy that reads it itself; None if it lies nowhere."""
+
+    async def delete(self, key: Key) -> None:
+        """The blob, staged or live, is gone. Idempotent: a key that names nothing is no error."""
+
+    def keys(self) -> AsyncIterator[tuple[Key, int, datetime]]:
+        """Every blob, staged or live, with its size and when it was last written, in no order.
+
+        Blobs that appear or vanish meanwhile may be left out.
+        """
+
+    async def free(self) -> int:
+        """Bytes this process could still write."""
+
+    async def probe(self) -> None:
+        """The store is writable, as a small write and sync have just shown."""
+
+
+class Files(Protocol):
+    """The records of files. No row, no file. Every verb is one transaction, durable when it returns."""
+
+    async def finish(self, files: Sequence[File], answer: Answer | None = None) -> None:
+        """All of `files`, and `answer`, are recorded, or none. Completes even if the caller is cancelled.
+
+        Raises Rejected if an answer with its owner and key, not older than `answer`'s day, exists already.
+        """
+
+    async def file(self, id: FileId) -> File:
+        """Raises NotFound."""
+
+    async def files(self, query: FileQuery) -> Page[File]:
+        """The files that pass the query's filters, in its order, ties broken by id, from its cursor on.
+
+        A walk along `next` meets every file that exists throughout exactly once. A page costs the same however many
+        files there are: it looks at a bounded number of rows, so filters that few files pass give pages that are
+        not full, or empty, and still have a `next`. Raises BadRequest for a cursor that this query did not give.
+        """
+
+    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+        """The record is `edit` of itself; returns it. Concurrent edits happen one after the other. Raises NotFound.
+
+        `edit` may change filename, metadata and expires_at. What it raises, annotate raises, and nothing has changed.
+        """
+
+    async def remove(self, id: FileId) -> File:
+        """The record is gone; returns what it was. Its blob is the caller's to delete. Raises NotFound."""
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[File]:
+        """At most `limit` files whose expires_at is not after `now`, earliest first."""
+
+    async def referenced(self, keys: Collection[Key]) -> set[Key]:
+        """Those of `keys` that a file's record names."""
+
+    async def usage(self, owner: str) -> Usage:
+        """What `owner` keeps, at the same cost however much that is."""
+
+
+class Answers(Protocol):
+    """What holders of an Idempotency-Key were told (draft-ietf-httpapi-idempotency-key-header-07)."""
+
+    async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
+        """The answer recorded by `finish` under this key at or after `since`."""
+
+    async def forget(self, before: datetime) -> int:
+        """Answers recorded before `before` are gone; returns how many were."""
+
+
+class Tokens(Protocol):
+    """Who may ask for what."""
+
+    async def add_token(self, token: Token, secret_hash: str) -> None:
+        """The token is known, under the hex SHA-256 of its secret."""
+
+    async def token(self, secret_hash: str) -> Token | None:
+        """The token with this secret, expired or not; None if there is none, or it was revoked."""
+
+    async def tokens(self) -> Sequence[Token]:
+        """All tokens, oldest first."""
+
+    async def revoke(self, id: TokenId) -> None:
+        """The token is no longer known. Raises NotFound."""
+
+    async def has_tokens(self) -> bool:
+        """At least one token exists, expired or not."""
+
+
+class Index(Files, Answers, Tokens, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the three."""
+
+    async def secret(self) -> bytes:
+        """32 random bytes, made once with the index and the same ever after: the key that signs links."""
+
+    async def probe(self) -> None:
+        """The index answers and is writable."""
+
+    async def aclose(self) -> None:
+        """What was asked is done, and the index is closed."""
