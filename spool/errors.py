@@ -1,7 +1,7 @@
 """The SpoolError tree: one class is one problem type, one status and one piece of retry advice.
 
-The status is an instruction to the client's retry loop. The first paragraph of a class's docstring is what
-`GET /problems/{slug}` says about it, and `doc/http.md` has an entry for each.
+The status is an instruction to the client's retry loop. The docstring of a class is what `GET /problems/{slug}` says
+about it, and `doc/http.md` has an entry for each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SpoolError(Exception):
 
 
 class BadRequest(SpoolError):
-    """The request is malformed: a header, a query parameter, a form or a JSON body cannot be read as what it claims to be."""
+    """A header, query parameter, form or JSON body cannot be read as what it claims to be."""
 
     slug, title, status = "bad-request", "Malformed request", 400
 
@@ -40,7 +40,7 @@ class DigestMismatch(BadRequest):
 
 
 class CutOff(BadRequest):
-    """The body ended before it was complete: a closing boundary is missing, or fewer bytes came than were declared. Nothing was stored."""
+    """The body ended early: no closing boundary, or fewer bytes than were declared. Nothing was stored."""
 
     slug, title = "cut-off", "Upload cut off"
 
@@ -70,7 +70,7 @@ class MethodNotAllowed(SpoolError):
 
 
 class RequestTimeout(SpoolError):
-    """The client sent nothing for `limits.idle_timeout`, or less than `limits.min_rate` over a window. Nothing was stored."""
+    """Nothing came for `limits.idle_timeout`, or less than `limits.min_rate` over a window. Nothing was stored."""
 
     slug, title, status = "request-timeout", "Upload stalled", 408
 
@@ -100,7 +100,10 @@ class QuotaExceeded(TooLarge):
 
 
 class BadType(SpoolError):
-    """The bytes are of a type that policy refuses, or the request is in an encoding or media type that Spool does not read. Nothing was stored."""
+    """The bytes are of a type that policy refuses, or came in an encoding or media type that Spool does not read.
+
+    Nothing was stored.
+    """
 
     slug, title, status = "bad-type", "Type not accepted", 415
 
@@ -118,7 +121,7 @@ class ExpectationFailed(SpoolError):
 
 
 class Rejected(SpoolError):
-    """The request is well formed but contradicts an earlier one: an Idempotency-Key was used again for another request."""
+    """The request contradicts an earlier one: its Idempotency-Key was used for another request."""
 
     slug, title, status = "rejected", "Request rejected", 422
 
@@ -136,7 +139,10 @@ class Internal(SpoolError):
 
 
 class Unavailable(SpoolError):
-    """The storage fails or the server is shutting down. Whether the request took effect is unknown: ask again with the same Idempotency-Key."""
+    """The storage fails or the server is shutting down.
+
+    Whether the request took effect is unknown: ask again with the same Idempotency-Key.
+    """
 
     slug, title, status, retry_after = "unavailable", "Temporarily unavailable", 503, 5
 

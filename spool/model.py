@@ -64,7 +64,8 @@ class Upload:
     grant: Grant
     staged: Staged
     media_type: str
-    sha256: str
+    digests: Mapping[str, bytes]
+    """Of the bytes that arrived: sha-256, and whatever else the intent claims a digest for."""
 
 
 @dataclass(frozen=True, slots=True)

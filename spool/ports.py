@@ -28,16 +28,17 @@ class Sniffer(Protocol):
     """Learns a media type from bytes."""
 
     async def sniff(self, head: bytes) -> str:
-        """The media type of a file that starts with `head`, of which at least 4 KiB, or the whole file, should be given."""
+        """The media type of a file that starts with `head`: its first 4 KiB or more, or all of it."""
 
 
 class BlobWriter(Protocol):
     """The one writer of a staged blob."""
 
     async def write(self, batch: Sequence[bytes]) -> None:
-        """Appends the buffers of `batch` in order. May return before they are written; an error then surfaces in a later verb.
+        """Appends the buffers of `batch`, in order.
 
-        Buffers must not be changed afterwards. Fewer, larger batches are cheaper.
+        May return before they are written: an error then surfaces in a later verb, and the buffers must not change.
+        Few large batches are cheaper than many small ones.
         """
 
     async def sync(self) -> Staged:
@@ -54,7 +55,7 @@ class BlobStore(Protocol):
         """A writer for a new staged blob. Staged bytes are not readable and may be lost by a crash until committed."""
 
     async def commit(self, key: Key, at: Staged) -> None:
-        """The blob is live and durable under `key`. Never replaces another blob; idempotent; completes even if cancelled."""
+        """The blob is live and durable. Never replaces another; idempotent; completes even if cancelled."""
 
     async def open(self, key: Key) -> BinaryIO:
         """The live blob, open for reading from its first byte; it stays readable when the blob is deleted meanwhile.
@@ -63,7 +64,7 @@ class BlobStore(Protocol):
         """
 
     def locate(self, key: Key) -> Path | None:
-        """Where the live blob lies, relative to the store's blobs, for a proxy that reads it itself; None if it lies nowhere."""
+        """Where the blob lies, relative to the store's root, for a proxy that reads it itself; None if nowhere."""
 
     async def delete(self, key: Key) -> None:
         """The blob, staged or live, is gone. Idempotent: a key that names nothing is no error."""

@@ -1,0 +1,67 @@
+"""Catalog: the only code that lists, opens, changes and deletes files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from spool.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from spool.model import File, FileId, FileQuery, Page
+    from spool.ports import BlobStore, Clock, Files
+
+
+class Catalog:
+    """The committed files. One that has expired is not there, whether or not it has been swept."""
+
+    def __init__(self, blobs: BlobStore, files: Files, clock: Clock) -> None:
+        self._blobs = blobs
+        self._files = files
+        self._clock = clock
+
+    async def files(self, query: FileQuery) -> Page[File]:
+        """See `ports.Files.files`."""
+        page = await self._files.files(query)
+        return replace(page, items=tuple(file for file in page.items if not self._expired(file)))
+
+    async def latest(self, query: FileQuery) -> File:
+        """The first file that the query gives, whatever its limit. Raises NotFound."""
+        query = replace(query, limit=1)
+        while True:
+            page = await self.files(query)
+            if page.items:
+                return page.items[0]
+            if page.next is None:
+                raise NotFound("no file matches")
+            query = replace(query, cursor=page.next)
+
+    async def file(self, id: FileId) -> File:
+        """Raises NotFound."""
+        file = await self._files.file(id)
+        if self._expired(file):
+            raise NotFound("this file has expired")
+        return file
+
+    async def open(self, file: File) -> BinaryIO:
+        """The file's bytes; they stay readable if it is deleted meanwhile. The caller closes it. Raises NotFound."""
+        return await self._blobs.open(file.key)
+
+    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+        """See `ports.Files.annotate`."""
+        return await self._files.annotate(id, edit)
+
+    async def delete(self, id: FileId) -> File:
+        """The file is gone, durably; returns what it was. Raises NotFound.
+
+        The row goes first: if the bytes stay behind for any reason, the sweep takes them.
+        """
+        file = await self._files.remove(id)
+        await self._blobs.delete(file.key)
+        return file
+
+    def _expired(self, file: File) -> bool:
+        return file.expires_at is not None and file.expires_at <= self._clock()

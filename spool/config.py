@@ -1,0 +1,205 @@
+"""The configuration tree, and the only reader of TOML and of the environment.
+
+Precedence: command-line flag, environment variable (`SPOOL_` + section + `_` + key, in upper case), the TOML file, the
+default given here. `doc/config.md` and `config.example.toml` have an entry for every key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spool.units import COUNT, DURATION, LIFETIME, LIST, NETWORKS, PATH, PORT, SIZE, TEXT, URL, Kind, choice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import timedelta
+    from pathlib import Path
+
+    from spool.units import Network
+
+
+class ConfigError(Exception):
+    """One line that names the key that is wrong, and the mend."""
+
+
+def _key(kind: Kind, default: object) -> Any:  # noqa: ANN401  # dataclasses.field is untyped in the same way
+    return field(default=kind.parse(default), metadata={"kind": kind})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the server listens, and how the world sees it."""
+
+    host: str = _key(TEXT, "127.0.0.1")
+    port: int = _key(PORT, 8080)
+    unix: str = _key(TEXT, "")
+    base_url: str = _key(URL, "")
+    media_base_url: str = _key(URL, "")
+    accel: str = _key(choice("", "x-accel-redirect"), "")
+    accel_location: str = _key(TEXT, "/spool-blobs/")
+    trusted_proxies: tuple[Network, ...] = _key(NETWORKS, [])
+    shutdown_grace: timedelta = _key(DURATION, "30s")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where everything is kept."""
+
+    dir: Path = _key(PATH, "spool-data")
+    sweep_interval: timedelta = _key(DURATION, "10m")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a client may ask for."""
+
+    max_file_size: int = _key(SIZE, "16 GiB")
+    max_files: int = _key(COUNT, 100)
+    max_fields: int = _key(COUNT, 100)
+    max_fields_size: int = _key(SIZE, "256 KiB")
+    max_part_headers: int = _key(COUNT, 16)
+    max_part_headers_size: int = _key(SIZE, "8 KiB")
+    min_free_space: int = _key(SIZE, "256 MiB")
+    quota: int = _key(SIZE, 0)
+    max_uploads: int = _key(COUNT, 256)
+    idle_timeout: timedelta = _key(DURATION, "30s")
+    min_rate: int = _key(SIZE, "1 KiB")
+    min_rate_window: timedelta = _key(DURATION, "60s")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is taken in, and how long it stays."""
+
+    allow_types: tuple[str, ...] = _key(LIST, [])
+    deny_types: tuple[str, ...] = _key(LIST, [])
+    expire_after: timedelta = _key(LIFETIME, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged, and how."""
+
+    format: str = _key(choice("text", "json"), "text")
+    level: str = _key(choice("debug", "info", "warning", "error"), "info")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it."""
+
+    server: Server = field(default_factory=Server)
+    storage: Storage = field(default_factory=Storage)
+    limits: Limits = field(default_factory=Limits)
+    policy: Policy = field(default_factory=Policy)
+    log: Log = field(default_factory=Log)
+
+
+class Setting(NamedTuple):
+    """One key of the effective configuration."""
+
+    section: str
+    key: str
+    value: str
+    """As it would stand in TOML."""
+    origin: str
+    """Where it came from: a flag, a variable, a file, or "default"."""
+
+
+class _Given(NamedTuple):
+    section: str
+    key: str
+    value: object
+    origin: str
+
+
+def load(
+    path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[Config, tuple[Setting, ...]]:
+    """The effective configuration, and each key's value with where it came from.
+
+    `flags` maps "section.key" to a value; one that is None was not given. Raises ConfigError.
+    """
+    config = Config()
+    origins: dict[tuple[str, str], str] = {}
+    for given in (*_from_file(path), *_from_environment(environ), *_from_flags(flags)):
+        section = getattr(config, given.section)
+        value = _parse(given, _kind(section, given.key))
+        config = replace(config, **{given.section: replace(section, **{given.key: value})})
+        origins[given.section, given.key] = given.origin
+    return config, tuple(_settings(config, origins))
+
+
+def _from_file(path: Path | None) -> Iterator[_Given]:
+    if path is None:
+        return
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    for section, keys in document.items():
+        known = _keys(section, f"{path}: [{section}]")
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{path}: {section} is a section: write [{section}] and its keys below")
+        for key, value in keys.items():
+            if key not in known:
+                raise ConfigError(f"{path}: unknown key {section}.{key}{_nearest(key, known)}")
+            yield _Given(section, key, value, str(path))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
+    known = {
+        f"SPOOL_{section.name}_{key}".upper(): (section.name, key)
+        for section in fields(Config)
+        for key in _keys(section.name, "")
+    }
+    for name, value in environ.items():
+        if name in known:
+            yield _Given(*known[name], value, name)
+        elif name.startswith(tuple(f"SPOOL_{section.name.upper()}_" for section in fields(Config))):
+            raise ConfigError(f"unknown environment variable {name}{_nearest(name, known)}")
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
+    for name, value in flags.items():
+        if value is not None:
+            section, key = name.split(".")
+            yield _Given(section, key, value, f"--{key}")
+
+
+def _parse(given: _Given, kind: Kind) -> object:
+    try:
+        return kind.parse(given.value)
+    except (ValueError, TypeError) as error:
+        name = f"{given.section}.{given.key}"
+        raise ConfigError(f"{given.origin}: {name} is {given.value!r}, but must be {kind.description}") from error
+
+
+def _keys(section: str, where: str) -> dict[str, Kind]:
+    """The keys of a section. Raises ConfigError if there is no such section."""
+    sections = {f.name: f.default_factory for f in fields(Config)}
+    if section not in sections:
+        raise ConfigError(f"{where} is no section{_nearest(section, sections)}")
+    return {f.name: f.metadata["kind"] for f in fields(sections[section])}  # type: ignore[arg-type]  # a class each
+
+
+def _kind(section: object, key: str) -> Kind:
+    kind: Kind = next(f.metadata["kind"] for f in fields(section) if f.name == key)  # type: ignore[arg-type]
+    return kind
+
+
+def _nearest(word: str, known: Mapping[str, object]) -> str:
+    matches = get_close_matches(word, known, 1, 0.5)
+    return f"; did you mean {matches[0]}?" if matches else f"; known are {', '.join(known)}"
+
+
+def _settings(config: Config, origins: Mapping[tuple[str, str], str]) -> Iterator[Setting]:
+    for section in fields(config):
+        values = getattr(config, section.name)
+        for f in fields(values):
+            kind: Kind = f.metadata["kind"]
+            origin = origins.get((section.name, f.name), "default")
+            yield Setting(section.name, f.name, kind.show(getattr(values, f.name)), origin)

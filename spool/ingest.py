@@ -1,0 +1,238 @@
+"""Ingest: the only code that turns bytes into files.
+
+Bytes first, row after: `receive` leaves staged bytes on stable storage, `commit` makes them live and then writes the
+rows. Until the rows are durable nobody sees a file, and whatever is left behind is reclaimed by `work.gc`, which asks
+`active` so that it never touches what is still on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from spool.errors import DigestMismatch
+from spool.model import File, FileId, Key, Upload, UploadId
+from spool.policy import file_too_large
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from spool.admission import Admission, Reservation
+    from spool.model import Answer, Intent, Principal, Staged
+    from spool.policy import Policy
+    from spool.ports import BlobStore, BlobWriter, Clock, Files, Sniffer
+
+_HEAD: Final = 4096
+"""The least that libmagic needs to be right about media."""
+_BATCH_BUDGET: Final = 32 * 1024 * 1024
+_BATCH: Final = (64 * 1024, 4 * 1024 * 1024)
+_INLINE: Final = 64 * 1024
+"""Hashing this much takes about as long as handing it to a thread."""
+
+
+class Ingest:
+    """Receives uploads and commits them."""
+
+    def __init__(  # noqa: PLR0913  # the composition root names each of them
+        self,
+        *,
+        blobs: BlobStore,
+        files: Files,
+        sniffer: Sniffer,
+        policy: Policy,
+        admission: Admission,
+        clock: Clock,
+    ) -> None:
+        self._blobs = blobs
+        self._files = files
+        self._sniffer = sniffer
+        self._policy = policy
+        self._admission = admission
+        self._clock = clock
+        self._active: set[Key] = set()
+
+    @property
+    def active(self) -> frozenset[Key]:
+        """Keys of blobs that are on their way: from before their first byte until after their row."""
+        return frozenset(self._active)
+
+    async def receive(
+        self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Reservation
+    ) -> Upload:
+        """Streams `body` into the store; the upload that it returns is staged durably, and not visible.
+
+        Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
+        leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
+        """
+        now = self._clock()
+        grant = self._policy.admit(intent, now)
+        key = _new_key(now)
+        self._active.add(key)
+        try:
+            writer = await self._blobs.writer(key)
+            try:
+                stage = _Stage(writer, intent.digests)
+                media_type = await self._stage(stage, _limited(body, grant.max_size), reservation)
+                staged, digests = await stage.finish()
+            finally:
+                await writer.aclose()
+        except BaseException:
+            await self._drop([key])
+            raise
+        return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
+
+    async def _stage(self, stage: _Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
+        media_type = None
+        async for batch in _batches(body, self._batch_size):
+            await reservation.take(sum(map(len, batch)))
+            if media_type is None:
+                media_type = await self._sniff(b"".join(batch))
+            await stage.write(batch)
+        return media_type or await self._sniff(b"")
+
+    async def _sniff(self, head: bytes) -> str:
+        media_type = await self._sniffer.sniff(head)
+        self._policy.recheck(media_type)
+        return media_type
+
+    def _batch_size(self) -> int:
+        """Large enough to make thread hops cheap, small enough for all running uploads to share one budget."""
+        smallest, largest = _BATCH
+        return max(smallest, min(largest, _BATCH_BUDGET // max(1, self._admission.running)))
+
+    async def commit(self, uploads: Sequence[Upload], answer: Answer | None = None) -> list[File]:
+        """The uploads are files, all or none, durably; so is `answer`, which gets them.
+
+        Raises DigestMismatch, and leaves nothing, if the bytes are not those that an intent claims. After StorageFull
+        or Unavailable whether the files are there is unknown. The uploads are used up in every case.
+        """
+        keys = [upload.key for upload in uploads]
+        try:
+            for upload in uploads:
+                _verify(upload)
+            await self._publish(uploads)
+        except BaseException:
+            await self._drop(keys)
+            raise
+        try:
+            now = self._clock()
+            files = [_file(upload, now) for upload in uploads]
+            await self._files.finish(files, answer and replace(answer, files=tuple(files)))
+        finally:
+            self._active.difference_update(keys)
+        return files
+
+    async def _publish(self, uploads: Iterable[Upload]) -> None:
+        commits = (self._blobs.commit(upload.key, upload.staged) for upload in uploads)
+        outcomes = await asyncio.gather(*commits, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def discard(self, uploads: Iterable[Upload]) -> None:
+        """The staged bytes are gone: a courtesy, for what is left in another way is reclaimed by the next sweep."""
+        await self._drop([upload.key for upload in uploads])
+
+    async def _drop(self, keys: Sequence[Key]) -> None:
+        try:
+            for key in keys:
+                await self._blobs.delete(key)
+        finally:
+            self._active.difference_update(keys)
+
+
+class _Stage:
+    """Writes and hashes one upload's batches, both while the next one arrives."""
+
+    def __init__(self, writer: BlobWriter, claimed: Iterable[str]) -> None:
+        self._writer = writer
+        self._hashes = {name: hashlib.new(name.replace("-", "")) for name in {"sha-256", *claimed}}
+        self._hashing: asyncio.Future[None] | None = None
+
+    async def write(self, batch: Sequence[bytes]) -> None:
+        await self._hashed()
+        if sum(map(len, batch)) <= _INLINE:
+            self._update(batch)
+        else:
+            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._update, batch)
+        await self._writer.write(batch)
+
+    async def finish(self) -> tuple[Staged, dict[str, bytes]]:
+        staged = await self._writer.sync()
+        await self._hashed()
+        return staged, {name: hash_.digest() for name, hash_ in self._hashes.items()}
+
+    async def _hashed(self) -> None:
+        if self._hashing is not None:
+            await self._hashing
+            self._hashing = None
+
+    def _update(self, batch: Sequence[bytes]) -> None:
+        for hash_ in self._hashes.values():
+            for chunk in batch:
+                hash_.update(chunk)
+
+
+async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in body:
+        size += len(chunk)
+        if size > limit:
+            raise file_too_large(limit)
+        yield chunk
+
+
+async def _batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
+    """The body in batches of about `size()` bytes; the first one as soon as it holds the head."""
+    batch: list[bytes] = []
+    length, enough = 0, _HEAD
+    async for chunk in body:
+        batch.append(chunk)
+        length += len(chunk)
+        if length >= enough:
+            yield batch
+            batch, length, enough = [], 0, size()
+    if batch:
+        yield batch
+
+
+def _new_key(now: datetime) -> Key:
+    """A key whose first two digits stand for a window of four seconds.
+
+    The local store spreads blobs over directories by these digits: uploads that are committed at the same time share
+    a directory and so its fsync, and all 256 directories fill evenly.
+    """
+    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{secrets.token_hex(15)}")
+
+
+def _verify(upload: Upload) -> None:
+    for algorithm, claimed in upload.intent.digests.items():
+        actual = upload.digests[algorithm]
+        if not hmac.compare_digest(actual, claimed):
+            raise DigestMismatch(
+                f"the {algorithm} of {upload.intent.filename!r} is not the one given",
+                algorithm=algorithm,
+                expected=claimed.hex(),
+                actual=actual.hex(),
+            )
+
+
+def _file(upload: Upload, now: datetime) -> File:
+    return File(
+        id=FileId(upload.id),
+        key=upload.key,
+        owner=upload.owner,
+        filename=upload.intent.filename,
+        size=upload.staged.offset,
+        media_type=upload.media_type,
+        declared_type=upload.intent.media_type,
+        sha256=upload.digests["sha-256"].hex(),
+        created_at=now,
+        expires_at=upload.grant.expires_at,
+        metadata=upload.intent.metadata,
+    )

@@ -1,0 +1,1 @@
+"""Sans-IO: bytes or headers in, events or answers out."""

@@ -1,0 +1,1 @@
+"""Back-ends: where bytes and records are kept."""

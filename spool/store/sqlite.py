@@ -1,0 +1,256 @@
+"""The index in one SQLite file: one thread writes, in groups, and a few read."""
+# ruff: noqa: S608 - the names of columns are put into SQL, and they are ours; what a client sent is bound
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from queue import LifoQueue
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from spool.errors import NotFound, Rejected, Unavailable
+from spool.model import Key, Usage
+from spool.store.batch import Batcher
+from spool.store.sqlite_connection import connect, create, migrate, snapshot, transaction, translated
+from spool.store.sqlite_pages import read_page
+from spool.store.sqlite_rows import (
+    ANSWER,
+    FILE,
+    TOKEN,
+    answer_row,
+    edited_row,
+    file_row,
+    microseconds,
+    to_answer,
+    to_file,
+    to_token,
+    token_row,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
+    from pathlib import Path
+    from sqlite3 import Connection
+
+    from spool.model import Answer, File, FileId, FileQuery, Page, Token, TokenId
+    from spool.ports import Index
+    from spool.store.sqlite_rows import Row
+
+    Operation = Callable[[Connection], object]
+
+R = TypeVar("R")
+
+SCAN = 20_000
+"""Rows that one page of a filtered listing looks at, at most."""
+
+_READERS = 3  # threads; a slow listing must not hold up the rest
+_DAY = timedelta(days=1) // timedelta(microseconds=1)
+
+
+async def open_sqlite(
+    path: Path, *, scan: int = SCAN, connected: Callable[[Connection], object] = lambda _: None
+) -> SqliteIndex:
+    """The index at `path`, which is made if need be; its folder must exist. `connected` is shown every connection.
+
+    Several processes may have it open. Raises Unavailable if it cannot be opened or is of a newer Spool.
+    """
+    writer, *readers = await asyncio.to_thread(_open, path)
+    for connection in (writer, *readers):
+        connected(connection)
+    return SqliteIndex(writer, readers, scan=scan)
+
+
+class SqliteIndex:
+    """An Index. It owns its connections: the writer, and one for each thread that reads."""
+
+    def __init__(self, writer: Connection, readers: Sequence[Connection], *, scan: int) -> None:
+        self._scan = scan
+        self._closed = False
+        self._writer = writer
+        self._batcher: Batcher[Operation, object] = Batcher("index-writer", self._flush)
+        self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index-reader")
+        self._readers: LifoQueue[Connection] = LifoQueue()
+        for reader in readers:
+            self._readers.put(reader)
+
+    async def finish(self, files: Sequence[File], answer: Answer | None = None) -> None:
+        rows = [file_row(file) for file in files]
+
+        def operation(connection: Connection) -> None:
+            if answer is not None:
+                _record_answer(connection, answer)
+            connection.executemany(f"INSERT INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+        await self._write(operation)
+
+    async def file(self, id: FileId) -> File:
+        return await self._read(lambda connection: _file(connection, id))
+
+    async def files(self, query: FileQuery) -> Page[File]:
+        return await self._read(lambda connection: read_page(connection, query, self._scan))
+
+    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+        def operation(connection: Connection) -> File:
+            before = _file(connection, id)
+            after = edit(before)
+            sql = "UPDATE files SET filename = ?, expires_at = ?, metadata = ? WHERE id = ?"
+            connection.execute(sql, (*edited_row(after), id))
+            return replace(before, filename=after.filename, expires_at=after.expires_at, metadata=after.metadata)
+
+        return await self._write(operation)
+
+    async def remove(self, id: FileId) -> File:
+        def operation(connection: Connection) -> File:
+            file = _file(connection, id)
+            connection.execute("DELETE FROM files WHERE id = ?", (id,))
+            return file
+
+        return await self._write(operation)
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[File]:
+        sql = f"SELECT {FILE} FROM files WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+        return [to_file(row) for row in await self._rows(sql, microseconds(now), limit)]
+
+    async def referenced(self, keys: Collection[Key]) -> set[Key]:
+        # As one JSON array, for the number of parameters is limited.
+        sql = "SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?))"
+        return {Key(key) for [key] in await self._rows(sql, json.dumps(list(keys)))}
+
+    async def usage(self, owner: str) -> Usage:
+        rows = await self._rows("SELECT files, size FROM usage WHERE owner = ?", owner)
+        return Usage(*rows[0]) if rows else Usage(0, 0)
+
+    async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
+        sql = f"SELECT {ANSWER} FROM answers WHERE owner = ? AND idempotency_key = ? AND created_at >= ?"
+        rows = await self._rows(sql, owner, idempotency_key, microseconds(since))
+        return to_answer(rows[0]) if rows else None
+
+    async def forget(self, before: datetime) -> int:
+        return await self._change("DELETE FROM answers WHERE created_at < ?", microseconds(before))
+
+    async def add_token(self, token: Token, secret_hash: str) -> None:
+        sql = f"INSERT INTO tokens ({TOKEN}, secret_hash) VALUES (?, ?, ?, ?, ?, ?)"
+        await self._change(sql, *token_row(token), secret_hash)
+
+    async def token(self, secret_hash: str) -> Token | None:
+        rows = await self._rows(f"SELECT {TOKEN} FROM tokens WHERE secret_hash = ?", secret_hash)
+        return to_token(rows[0]) if rows else None
+
+    async def tokens(self) -> Sequence[Token]:
+        rows = await self._rows(f"SELECT {TOKEN} FROM tokens ORDER BY created_at, id")
+        return [to_token(row) for row in rows]
+
+    async def revoke(self, id: TokenId) -> None:
+        if not await self._change("DELETE FROM tokens WHERE id = ?", id):
+            raise NotFound("There is no such token.")
+
+    async def has_tokens(self) -> bool:
+        return bool(await self._rows("SELECT 1 FROM tokens LIMIT 1"))
+
+    async def secret(self) -> bytes:
+        [[secret]] = await self._rows("SELECT value FROM settings WHERE name = 'secret'")
+        return cast("bytes", secret)
+
+    async def probe(self) -> None:
+        sql = "INSERT INTO settings VALUES ('probe', x'') ON CONFLICT DO UPDATE SET value = excluded.value"
+        await self._change(sql)
+        await self._rows("SELECT value FROM settings WHERE name = 'probe'")
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await asyncio.shield(self._aclose())
+
+    async def _aclose(self) -> None:
+        await self._batcher.aclose()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._threads.shutdown()
+        while not self._readers.empty():
+            self._readers.get().close()
+        self._writer.close()  # the last one: it may write, so it clears the log away
+
+    async def _rows(self, sql: str, *values: str | int) -> list[Row]:
+        return await self._read(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def _read(self, query: Callable[[Connection], R]) -> R:
+        """What `query` makes of all that was committed before."""
+        if self._closed:
+            raise Unavailable("The server is shutting down.")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._snapshot, query)
+
+    def _snapshot(self, query: Callable[[Connection], R]) -> R:
+        connection = self._readers.get()  # there are as many as threads
+        try:
+            with translated(), snapshot(connection):
+                return query(connection)
+        finally:
+            self._readers.put(connection)
+
+    async def _change(self, sql: str, *values: str | int | None) -> int:
+        """How many rows it changed."""
+        return await self._write(lambda connection: connection.execute(sql, values).rowcount)
+
+    async def _write(self, operation: Callable[[Connection], R]) -> R:
+        """What `operation` returns, once it is durable. It runs on the writer's thread and must be quick."""
+        return cast("R", await self._batcher.submit(operation))
+
+    def _flush(self, lot: Sequence[Operation]) -> list[object]:
+        with translated(), transaction(self._writer):
+            return [_attempt(self._writer, operation) for operation in lot]
+
+
+def _open(path: Path) -> list[Connection]:
+    connections: list[Connection] = []
+    try:
+        with translated():
+            create(path)
+            connections.append(connect(path, "rw"))
+            migrate(connections[0])
+            connections.extend(connect(path, "ro") for _ in range(_READERS))
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        raise
+    return connections
+
+
+def _attempt(connection: Connection, operation: Operation) -> object:
+    """What the operation returns or, if it raises, that: then it alone of its lot is undone."""
+    connection.execute("SAVEPOINT operation")
+    try:
+        with translated():
+            outcome = operation(connection)
+    except Exception as error:
+        if not connection.in_transaction:  # SQLite has undone the whole lot
+            raise
+        connection.execute("ROLLBACK TO operation")
+        outcome = error
+    connection.execute("RELEASE operation")
+    return outcome
+
+
+def _file(connection: Connection, id: FileId) -> File:
+    rows = connection.execute(f"SELECT {FILE} FROM files WHERE id = ?", (id,)).fetchall()
+    if not rows:
+        raise NotFound("There is no such file.")
+    return to_file(rows[0])
+
+
+def _record_answer(connection: Connection, answer: Answer) -> None:
+    sql = f"""
+        INSERT INTO answers ({ANSWER}) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT DO UPDATE
+        SET fingerprint = excluded.fingerprint, created_at = excluded.created_at, files = excluded.files
+        WHERE answers.created_at < excluded.created_at - {_DAY}
+    """
+    if not connection.execute(sql, answer_row(answer)).rowcount:
+        raise Rejected("This Idempotency-Key was used for another request.")
+
+
+if TYPE_CHECKING:
+    _conforms: type[Index] = SqliteIndex

@@ -1,0 +1,142 @@
+"""Connections to the SQLite index: how each is set up, how the schema is kept current, what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sqlite3
+from importlib import resources
+from typing import TYPE_CHECKING, Literal
+
+from spool.errors import SpoolError, StorageFull, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_OLDEST = (3, 37, 0)  # STRICT tables
+_BUSY = 10.0  # seconds to wait for another process, such as the command line, to end its transaction
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # NORMAL loses the last commits in a power cut
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 16777216",  # bytes: what a long reader made the log grow to is given back
+)
+
+
+def create(path: Path) -> None:
+    """A database file is at `path`: a new one is its owner's alone, as its log will be, and outlives a power cut."""
+    try:
+        # Never opens one that exists: closing it again would drop this process's locks on it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
+    """A connection that any one thread at a time may use, in autocommit mode, and durable with each commit."""
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise Unavailable(f"SQLite 3.37 or newer is needed; this is {sqlite3.sqlite_version}.")
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        _demand_wal(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """The schema is the newest one, and the index has its secret.
+
+    Raises Unavailable for a schema that is newer than this Spool.
+    """
+    migrations = _migrations()
+    with transaction(connection):
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(migrations):
+            raise Unavailable(f"The index is of a newer Spool: schema {version}, and {len(migrations)} is known here.")
+        for migration in migrations[version:]:
+            for statement in _statements(migration):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        secret = secrets.token_bytes(32)
+        connection.execute("INSERT INTO settings VALUES ('secret', ?) ON CONFLICT DO NOTHING", (secret,))
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is done inside is durable, or undone if anything raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # after some errors SQLite has rolled back by itself
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read inside is one state of the index, and the log need not be kept for it afterwards."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """What SQLite or the file system raises inside becomes StorageFull or Unavailable. Errors of ours in SQL do not."""
+    try:
+        yield
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise
+    except (sqlite3.Error, OSError) as error:
+        raise _storage_error(error) from error
+
+
+def _storage_error(error: sqlite3.Error | OSError) -> SpoolError:
+    # The log's index file cannot grow: the only cause that is seen is a full disk.
+    full = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFull("The index has no room.")
+    if getattr(error, "sqlite_errorcode", None) in full:
+        return StorageFull("The index has no room.")
+    return Unavailable("The index failed.")
+
+
+def _demand_wal(connection: sqlite3.Connection) -> None:
+    """Without shared memory SQLite quietly keeps the old mode, in which readers and the writer block each other."""
+    [mode] = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        raise Unavailable(f"The index's file system cannot do write-ahead logging: SQLite stays with {mode!r}.")
+
+
+def _migrations() -> list[str]:
+    folder = resources.files("spool.store").joinpath("sql")
+    scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [script.read_text(encoding="utf-8") for script in scripts]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one, for `executescript` would commit before the first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
