@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spool.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from typing import BinaryIO
 
     from spool.model import File, FileId, FileQuery, Page
@@ -30,21 +30,23 @@ class Catalog:
 
     async def latest(self, query: FileQuery) -> File:
         """The first file that the query gives, whatever its limit. Raises NotFound."""
-        query = replace(query, limit=1)
+        async for file in self.walk(replace(query, limit=1)):
+            return file
+        raise NotFound("no file matches")
+
+    async def walk(self, query: FileQuery) -> AsyncIterator[File]:
+        """Every file that the query gives, page by page."""
         while True:
             page = await self.files(query)
-            if page.items:
-                return page.items[0]
+            for file in page.items:
+                yield file
             if page.next is None:
-                raise NotFound("no file matches")
+                return
             query = replace(query, cursor=page.next)
 
     async def file(self, id: FileId) -> File:
         """Raises NotFound."""
-        file = await self._files.file(id)
-        if self._expired(file):
-            raise NotFound("this file has expired")
-        return file
+        return self._living(await self._files.file(id))
 
     async def open(self, file: File) -> BinaryIO:
         """The file's bytes; they stay readable if it is deleted meanwhile. The caller closes it. Raises NotFound."""
@@ -52,7 +54,7 @@ class Catalog:
 
     async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
         """See `ports.Files.annotate`."""
-        return await self._files.annotate(id, edit)
+        return await self._files.annotate(id, lambda file: edit(self._living(file)))
 
     async def delete(self, id: FileId) -> File:
         """The file is gone, durably; returns what it was. Raises NotFound.
@@ -61,6 +63,11 @@ class Catalog:
         """
         file = await self._files.remove(id)
         await self._blobs.delete(file.key)
+        return file
+
+    def _living(self, file: File) -> File:
+        if self._expired(file):
+            raise NotFound("this file has expired")
         return file
 
     def _expired(self, file: File) -> bool:

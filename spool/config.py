@@ -6,6 +6,7 @@ default given here. `doc/config.md` and `config.example.toml` have an entry for 
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -117,7 +118,7 @@ class _Given(NamedTuple):
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+    path: Path | None, flags: Mapping[str, object], environ: Mapping[str, str] = os.environ
 ) -> tuple[Config, tuple[Setting, ...]]:
     """The effective configuration, and each key's value with where it came from.
 

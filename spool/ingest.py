@@ -86,6 +86,14 @@ class Ingest:
             raise
         return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
 
+    async def admit(self, who: Principal, size: int | None) -> Reservation:
+        """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
+        return await self._admission.admit(who.name, size)
+
+    def describe(self, upload: Upload, intent: Intent) -> Upload:
+        """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
+        return replace(upload, intent=intent, grant=self._policy.admit(intent, self._clock()))
+
     async def _stage(self, stage: _Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
         media_type = None
         async for batch in _batches(body, self._batch_size):

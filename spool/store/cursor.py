@@ -32,30 +32,38 @@ def to_cursor(query: FileQuery, position: Position) -> str:
 def parse_cursor(query: FileQuery) -> Position | None:
     """Where the query's cursor says to go on; None if it has none.
 
-    Raises BadRequest for whatever `to_cursor` would not have made for this query.
+    Raises BadRequest for whatever `to_cursor` does not make for this query.
     """
     if query.cursor is None:
         return None
     try:
-        fingerprint, value, id = _members(query.cursor)  # noqa: A001 - `id` is the word of the design
+        fingerprint, *members = _decode(query.cursor)
+        position = _parse_position(members, str if query.sort == "filename" else int)
     except (ValueError, RecursionError) as error:
-        raise BadRequest("The cursor is not one that a listing gave.") from error
+        raise BadRequest("The cursor is not one that this listing gave.") from error
     if fingerprint != _fingerprint(query):
         raise BadRequest("The cursor is of a listing with another order or other filters.")
-    return Position(value, id)
+    return position
 
 
-def _members(cursor: str) -> tuple[str, int | str, str]:
+def _decode(cursor: str) -> list[object]:
     padding = "=" * (-len(cursor) % 4)
     members = json.loads(base64.b64decode(cursor + padding, altchars=b"-_", validate=True))
+    if not isinstance(members, list):
+        raise ValueError(cursor)  # noqa: TRY004 - what the client sent is wrong, not a type of ours
+    return members
+
+
+def _parse_position(members: list[object], sort: type) -> Position:
     match members:
-        case [str(fingerprint), int(value), str(id)] if abs(value) < 1 << 63 and not isinstance(value, bool):
-            id.encode()
-            return fingerprint, value, id
-        case [str(fingerprint), str(value), str(id)]:
-            (value + id).encode()  # JSON can spell surrogates, which no index takes
-            return fingerprint, value, id
-    raise ValueError(cursor)
+        case [int(value), str(id)] if sort is int and value is not True and value is not False and abs(value) < _END:
+            pass
+        case [str(value), str(id)] if sort is str:
+            value.encode()  # JSON can spell lone surrogates, which an index does not take
+        case _:
+            raise ValueError(members)
+    id.encode()
+    return Position(value, id)
 
 
 def _fingerprint(query: FileQuery) -> str:

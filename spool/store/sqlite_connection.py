@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import sqlite3
+import time
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 _OLDEST = (3, 37, 0)  # STRICT tables
 _BUSY = 10.0  # seconds to wait for another process, such as the command line, to end its transaction
 _PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # NORMAL loses the last commits in a power cut
     "PRAGMA foreign_keys = ON",
     "PRAGMA journal_size_limit = 16777216",  # bytes: what a long reader made the log grow to is given back
@@ -47,9 +47,9 @@ def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
+        _log_ahead(connection)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
-        _demand_wal(connection)
     except BaseException:
         connection.close()
         raise
@@ -119,9 +119,18 @@ def _storage_error(error: sqlite3.Error | OSError) -> SpoolError:
     return Unavailable("The index failed.")
 
 
-def _demand_wal(connection: sqlite3.Connection) -> None:
-    """Without shared memory SQLite quietly keeps the old mode, in which readers and the writer block each other."""
-    [mode] = connection.execute("PRAGMA journal_mode").fetchone()
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Commits go to a write-ahead log, so that readers and the writer do not block each other."""
+    deadline = time.monotonic() + _BUSY
+    while True:
+        try:
+            [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            # Where two open a new file at once, SQLite refuses one of them without the usual wait.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
     if mode != "wal":
         raise Unavailable(f"The index's file system cannot do write-ahead logging: SQLite stays with {mode!r}.")
 

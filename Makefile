@@ -1,0 +1,54 @@
+# make run and make test need Python 3.11+ and nothing else: what they use is installed below, once, pinned by hash.
+#   make PYTHON=python3.12 test     another interpreter, in an environment of its own
+#   make test ARGS="-k range -x"    ARGS goes to the program
+PYTHON ?= python3
+ARGS ?=
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+
+# An environment belongs to one interpreter: when that is upgraded, the stamp's name changes and all is made anew.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3] if sys.version_info >= (3, 11) else "")')
+BASE := $(VENV)/.base-$(VERSION)
+RUN := $(VENV)/.run-$(VERSION)
+DEV := $(VENV)/.dev-$(VERSION)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: run test check lock clean
+
+run: $(RUN)
+	@exec $(VENV)/bin/python -m spool serve $(ARGS)
+
+test: $(DEV)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(DEV)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+# Everything to its newest; requirements-build.txt pins what builds the wheel.
+lock: $(BASE)
+	$(PIP) install --upgrade 'uv>=0.13'
+	rm -f requirements*.txt
+	$(LOCK) -o requirements.txt pyproject.toml
+	$(LOCK) -o requirements-dev.txt -c requirements.txt --all-extras pyproject.toml
+	$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(LOCK) -o requirements-build.txt -c requirements-dev.txt -
+
+clean:
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+$(BASE):
+	@test -n '$(VERSION)' || { echo 'Spool needs Python 3.11 or newer, and $(PYTHON) is not: try make PYTHON=python3.13' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@echo '*' > $(VENV)/.gitignore
+	@touch $@
+
+$(RUN): $(BASE) requirements.txt requirements-build.txt pyproject.toml
+	$(PIP) install --require-hashes -r requirements.txt -r requirements-build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUN) requirements-dev.txt
+	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@

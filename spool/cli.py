@@ -1,0 +1,243 @@
+"""The commands. A mistake gets one line that names it and the mend; `doc/operate.md` has the exit codes.
+
+What a command needs beyond this module is imported when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from spool import __version__
+from spool.config import ConfigError, load
+from spool.errors import BadRequest, SpoolError
+from spool.model import FileQuery, TokenId
+from spool.policy import SCOPES
+from spool.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import timedelta
+
+    from spool.config import Config
+    from spool.model import File
+    from spool.store import LocalStore, SqliteIndex
+
+FAILED: Final = 1
+"""The command is right, but could not be carried out."""
+WRONG: Final = 2
+"""The command line or the configuration is wrong."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except (ConfigError, BadRequest) as error:
+        return _fail(str(error), WRONG)
+    except SpoolError as error:
+        return _fail(str(error), FAILED)
+    except BrokenPipeError:  # whoever read the output has read enough
+        sys.stdout = None  # or the interpreter fails again when it flushes
+        return FAILED
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"spool: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("spool", description="The landing zone for uploaded media.")
+    parser.add_argument("--version", action="version", version=f"spool {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="take uploads and serve files until SIGTERM"))
+    _add_ls(commands.add_parser("ls", help="list files, newest first"))
+    _add_gc(commands.add_parser("gc", help="delete expired files and reclaim what crashes left behind"))
+    _add_token(commands.add_parser("token", help="create, list and revoke tokens"))
+    _add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="read this TOML file")
+    parser.add_argument("--dir", metavar="DIR", help="where everything is kept (default: ./spool-data)")
+    parser.set_defaults(run=run)
+
+
+def _add_listen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", help="listen on this address (default: 127.0.0.1)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--port", metavar="PORT", help="listen on this port (default: 8080)")
+    where.add_argument("--unix", metavar="PATH", help="listen on this unix socket instead")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _serve)
+    _add_listen(parser)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _show_config)
+    _add_listen(parser)
+
+
+def _add_ls(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _ls)
+    parser.add_argument("--q", metavar="TEXT", help="only files whose name holds this text")
+    parser.add_argument("--filename", metavar="GLOB", help="only files whose name matches")
+    parser.add_argument("--media-type", metavar="GLOB", help="only files whose type matches, such as 'audio/*'")
+    parser.add_argument("--limit", type=_parse_limit, metavar="N", help="at most this many files (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_gc(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _gc)
+
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    create = commands.add_parser("create", help="make a token and print it once")
+    _add_common(create, _create_token)
+    create.add_argument("--name", required=True, help="the principal it stands for")
+    create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="repeat for several")
+    create.add_argument("--expires", type=_parse_lifetime, metavar="DURATION", help="such as 30d (default: never)")
+    _add_common(commands.add_parser("ls", help="list the tokens"), _list_tokens)
+    revoke = commands.add_parser("revoke", help="make a token worthless")
+    _add_common(revoke, _revoke_token)
+    revoke.add_argument("id", help="as `spool token ls` shows it")
+
+
+def _parse_lifetime(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 12h or 30d") from error
+
+
+def _parse_limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    flags = {
+        "server.host": getattr(arguments, "host", None),
+        "server.port": getattr(arguments, "port", None),
+        "server.unix": getattr(arguments, "unix", None),
+        "storage.dir": arguments.dir,
+    }
+    config, arguments.settings = load(arguments.config, flags)
+    return config
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = _load(arguments)
+    from spool import logs, serve  # noqa: PLC0415
+
+    logs.configure(config.log.format, config.log.level)
+    try:
+        asyncio.run(serve.run(config))
+    except serve.Busy as error:
+        return _fail(str(error), FAILED)
+    return 0
+
+
+def _show_config(arguments: argparse.Namespace) -> int:
+    _load(arguments)
+    section = None
+    for setting in arguments.settings:
+        if setting.section != section:
+            print(f"[{setting.section}]" if section is None else f"\n[{setting.section}]")
+            section = setting.section
+        print(f"{setting.key} = {setting.value}  # {setting.origin}")
+    return 0
+
+
+def _with_storage(
+    arguments: argparse.Namespace, work: Callable[[LocalStore, SqliteIndex, Config], Awaitable[None]]
+) -> int:
+    """Does `work` on the directory that the arguments name, beside a server or not."""
+    config = _load(arguments)
+    from spool import serve  # noqa: PLC0415
+
+    async def run() -> None:
+        async with serve.open_storage(config) as (blobs, index):
+            await work(blobs, index, config)
+
+    asyncio.run(run())
+    return 0
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    query = FileQuery(limit=1000, q=arguments.q, filename=arguments.filename, media_type=arguments.media_type)
+
+    async def work(blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+        from spool import catalog, serve  # noqa: PLC0415
+
+        left = arguments.limit
+        async for file in catalog.Catalog(blobs, index, serve.now).walk(query):
+            print(_show_json(file) if arguments.json else _show_row(file))
+            left = left and left - 1
+            if left == 0:
+                break
+
+    return _with_storage(arguments, work)
+
+
+def _show_row(file: File) -> str:
+    return f"{file.created_at:%Y-%m-%dT%H:%M:%SZ}  {file.size:>14}  {file.id}  {file.media_type:<24}  {file.filename}"
+
+
+def _show_json(file: File) -> str:
+    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata")
+    times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
+    return json.dumps({name: getattr(file, name) for name in members} | times)
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    async def work(blobs: LocalStore, index: SqliteIndex, config: Config) -> None:
+        from spool import serve  # noqa: PLC0415
+
+        expired, reclaimed = await serve.sweep_beside(config, blobs, index)
+        print(f"{expired} expired files deleted, {reclaimed} blobs reclaimed")
+
+    return _with_storage(arguments, work)
+
+
+def _create_token(arguments: argparse.Namespace) -> int:
+    async def work(_blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+        from spool import tokens  # noqa: PLC0415
+
+        now = datetime.now(UTC)
+        expires_at = now + arguments.expires if arguments.expires else None
+        token, secret = tokens.new_token(arguments.name, arguments.scope, now, expires_at)
+        await index.add_token(token, tokens.hash_secret(secret))
+        print(secret)
+
+    return _with_storage(arguments, work)
+
+
+def _list_tokens(arguments: argparse.Namespace) -> int:
+    async def work(_blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+        for token in await index.tokens():
+            expires = f"{token.expires_at:%Y-%m-%dT%H:%M:%SZ}" if token.expires_at else "never"
+            created = f"{token.created_at:%Y-%m-%dT%H:%M:%SZ}"
+            print(f"{token.id}  {token.name:<20}  {','.join(sorted(token.scopes)):<24}  {created}  expires {expires}")
+
+    return _with_storage(arguments, work)
+
+
+def _revoke_token(arguments: argparse.Namespace) -> int:
+    async def work(_blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+        await index.revoke(TokenId(arguments.id))
+
+    return _with_storage(arguments, work)

@@ -1,0 +1,55 @@
+"""Idempotency-Key: a retry is told what the first request was told (draft-ietf-httpapi-idempotency-key-header-07)."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from spool.errors import KeyInUse, Rejected
+from spool.model import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spool.ports import Answers, Clock
+
+LIFETIME: Final = timedelta(hours=24)
+"""How long an answer is remembered."""
+
+
+class Idempotency:
+    """Which keys are in use now, and what was answered under them before."""
+
+    def __init__(self, answers: Answers, clock: Clock) -> None:
+        self._answers = answers
+        self._clock = clock
+        self._running: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def running(self, answer: Answer) -> Iterator[None]:
+        """Marks the answer's key as in use. Raises KeyInUse if it is already."""
+        key = (answer.owner, answer.idempotency_key)
+        if key in self._running:
+            raise KeyInUse("a request with this Idempotency-Key is still running")
+        self._running.add(key)
+        try:
+            yield
+        finally:
+            self._running.discard(key)
+
+    def draft(self, owner: str, idempotency_key: str, fingerprint: str) -> Answer:
+        """The answer to be, without its files."""
+        return Answer(owner, idempotency_key, fingerprint, self._clock())
+
+    async def earlier(self, draft: Answer) -> Answer | None:
+        """What was answered under this key in the last 24 hours. Raises Rejected if that was to another request."""
+        since = draft.created_at - LIFETIME
+        earlier = await self._answers.answer(draft.owner, draft.idempotency_key, since)
+        if earlier is not None and earlier.fingerprint != draft.fingerprint:
+            raise Rejected("this Idempotency-Key was used for a different request")
+        return earlier
+
+    async def forget(self) -> int:
+        """Answers older than 24 hours are gone; returns how many were."""
+        return await self._answers.forget(self._clock() - LIFETIME)

@@ -1,0 +1,71 @@
+"""One event a line: a stable lower-case name, then key=value, or a JSON object.
+
+Call as `log.info("upload.committed", {"id": id, "size": size})`. Whatever a client sent is escaped, so that no value
+can start a line, change a colour or reverse the text of a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import unicodedata
+from datetime import UTC, datetime
+from typing import Final
+
+_UNSAFE: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-25T10:00:00.123Z INFO upload.committed id=... size=...`; values of more than a word are quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:  # noqa: D102
+        pairs = "".join(f" {key}={_quote(value)}" for key, value in _fields(record).items())
+        return f"{_time(record)} {record.levelname} {_name(record)}{pairs}{_traceback(self, record)}"
+
+
+class JsonFormatter(logging.Formatter):
+    """The same as one JSON object a line, in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:  # noqa: D102
+        event = {"time": _time(record), "level": record.levelname.lower(), "event": _name(record), **_fields(record)}
+        if record.exc_info:
+            event["traceback"] = _traceback(self, record)
+        return json.dumps(event, default=str)
+
+
+def configure(form: str, level: str) -> None:
+    """Logs of Spool and of its libraries go to standard error. `form` is "text" or "json"."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("spool").setLevel(level.upper())
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return dict(record.args) if isinstance(record.args, dict) else {}
+
+
+def _name(record: logging.LogRecord) -> str:
+    return str(record.msg) if isinstance(record.args, dict) else escape(record.getMessage())
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""
+
+
+def _quote(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else escape(str(value))
+    return text if text and not set(text) & set(' "=') else '"' + text.replace('"', '\\"') + '"'
+
+
+def escape(text: str) -> str:
+    """`text` without characters that a terminal or a line-based tool would act on."""
+    return "".join(
+        c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text.replace("\\", "\\\\")
+    )

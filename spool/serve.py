@@ -1,0 +1,230 @@
+"""The composition root: builds everything from the configuration, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+import aiojobs
+import aiojobs.aiohttp
+from aiohttp import web
+
+from spool import __version__
+from spool.admission import Admission, Capacity
+from spool.catalog import Catalog
+from spool.errors import SpoolError
+from spool.idempotency import Idempotency
+from spool.ingest import Ingest
+from spool.policy import Policy
+from spool.sniff import MagicSniffer
+from spool.store import open_blobs, open_index
+from spool.tokens import hash_secret, new_token
+from spool.web.app import make_app
+from spool.web.connection import AccessLog, Runner
+from spool.web.site import Addresses, Site, Traffic
+from spool.work import expiry, gc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spool.config import Config
+    from spool.model import Key
+    from spool.store import LocalStore, SqliteIndex
+
+_log = logging.getLogger(__name__)
+
+_FOREIGN_GRACE: Final = timedelta(hours=24)
+"""How long a blob without a record is left alone where another process may still be receiving it."""
+_EVER: Final = datetime.max.replace(tzinfo=UTC)
+_KEEPALIVE: Final = 75
+_LINGER: Final = 3
+"""Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
+_COMMIT_GRACE: Final = 30
+
+
+class Busy(Exception):
+    """The address or the directory is in use by somebody else."""
+
+
+def now() -> datetime:
+    """The Clock of the running program."""
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def open_storage(config: Config) -> AsyncIterator[tuple[LocalStore, SqliteIndex]]:
+    """The blobs and the index, closed at the end. Raises SpoolError."""
+    os.umask(0o077)
+    async with (
+        aclosing(await open_blobs(config.storage.dir)) as blobs,
+        aclosing(await open_index(config.storage.dir)) as index,
+    ):
+        yield blobs, index
+
+
+async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer) -> Site:
+    """Everything the handlers work with."""
+
+    async def used(owner: str) -> int:
+        return (await index.usage(owner)).size
+
+    limits, server = config.limits, config.server
+    policy = Policy(
+        limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
+    )
+    capacity = Capacity(limits.max_uploads, limits.min_free_space, limits.quota)
+    admission = Admission(capacity, blobs.free, used)
+    return Site(
+        ingest=Ingest(blobs=blobs, files=index, sniffer=sniffer, policy=policy, admission=admission, clock=now),
+        catalog=Catalog(blobs, index, now),
+        idempotency=Idempotency(index, now),
+        index=index,
+        blobs=blobs,
+        policy=policy,
+        limits=limits,
+        clock=now,
+        addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
+        accel_location=server.accel_location if server.accel else None,
+        open_to_machine=_only_this_machine(config),
+        traffic=Traffic(),
+    )
+
+
+def make_application(site: Site) -> web.Application:
+    """The web application, with the scheduler that lets a commit outlive its client."""
+    app = make_app(site)
+    aiojobs.aiohttp.setup(app, limit=None, wait_timeout=_COMMIT_GRACE, close_timeout=_COMMIT_GRACE)
+    return app
+
+
+async def run(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _raise_descriptor_limit()
+    sniffer = MagicSniffer()
+    async with open_storage(config) as (blobs, index):
+        if not blobs.lock():
+            raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
+        site = await make_site(config, blobs, index, sniffer)
+        if not site.open_to_machine:
+            await _make_first_token(index)
+        await _serve(config, site, stop)
+    sniffer.close()
+    _log.info("server.stopped")
+
+
+async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
+    runner = Runner(
+        make_application(site),
+        handler_cancellation=True,
+        auto_decompress=False,
+        keepalive_timeout=_KEEPALIVE,
+        lingering_time=_LINGER,
+        shutdown_timeout=1,
+        access_log_class=AccessLog,
+        access_log=logging.getLogger("spool.access"),
+    )
+    await runner.setup()
+    sweeper = aiojobs.Scheduler()
+    try:
+        await _listen(config, runner)
+        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
+        await stop.wait()
+        _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
+        # first of all drain: aiohttp's own clean-up would throw away what clients still send
+        for listener in runner.sites:
+            await listener.stop()
+        if not await site.traffic.drain(config.server.shutdown_grace.total_seconds()):
+            _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
+    finally:
+        await sweeper.close()
+        await runner.cleanup()
+
+
+async def _listen(config: Config, runner: Runner) -> None:
+    server = config.server
+    try:
+        if server.unix:
+            await web.UnixSite(runner, server.unix, backlog=1024).start()
+            os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
+        else:
+            await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
+    except OSError as error:
+        where = server.unix or f"{server.host}:{server.port}"
+        raise Busy(f"cannot listen on {where}: {error.strerror or error}") from error
+    addresses = ",".join(_show_address(address) for address in runner.addresses)
+    _log.info("server.started", {"address": addresses, "dir": config.storage.dir, "version": __version__})
+
+
+def _show_address(address: tuple[str, int] | str) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _only_this_machine(config: Config) -> bool:
+    host = config.server.host
+    if config.server.unix or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _make_first_token(index: SqliteIndex) -> None:
+    if await index.has_tokens():
+        return
+    token, secret = new_token("admin", ["admin"], now(), None)
+    await index.add_token(token, hash_secret(secret))
+    print(f"admin token, shown only now: {secret}", flush=True)  # noqa: T201  # not a log: logs are kept
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
+    while True:
+        try:
+            await sweep(site, _EVER)
+        except SpoolError as error:
+            _log.warning("sweep.failed", {"reason": str(error)})
+        except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
+            _log.exception("sweep.failed")
+        await asyncio.sleep(interval.total_seconds())
+
+
+async def sweep_beside(config: Config, blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
+    """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs."""
+    sniffer = MagicSniffer()
+    try:
+        site = await make_site(config, blobs, index, sniffer)
+        return await sweep(site, _EVER if blobs.lock() else now() - _FOREIGN_GRACE)
+    finally:
+        sniffer.close()
+
+
+async def sweep(site: Site, before: datetime) -> tuple[int, int]:
+    """Deletes expired files, reclaims blobs written before `before` that nothing needs; how many of each."""
+
+    def active() -> frozenset[Key]:
+        return site.ingest.active
+
+    expired = await expiry.run_once(site.catalog, site.index, now)
+    reclaimed = await gc.run_once(site.blobs, site.index, active, before)
+    forgotten = await site.idempotency.forget()
+    if expired or reclaimed or forgotten:
+        _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})
+    return expired, reclaimed

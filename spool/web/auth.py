@@ -1,0 +1,91 @@
+"""Who is asking. Every route is public by name or asks here first; nothing is open by omission."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from spool.errors import Forbidden, Unauthenticated
+from spool.model import Principal
+from spool.policy import require
+from spool.tokens import hash_secret
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from spool.web.site import Site
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+
+_EVERYBODY_HERE: Final = Principal("local", frozenset({"admin"}))
+
+
+def needs(scope: str, handler: Handler) -> Handler:
+    """The handler, for principals that have `scope`; it finds who is asking under PRINCIPAL."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        who = await _authenticate(request)
+        require(who, scope)
+        request[PRINCIPAL] = who
+        return await handler(request)
+
+    return guarded
+
+
+def needs_read_or_signature(handler: Handler) -> Handler:
+    """The handler, for principals that may read, and for whoever has an address that we signed for this file."""
+    with_token = needs("read", handler)
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if "signature" not in request.query:
+            return await with_token(request)
+        site = request.app[SITE]
+        query = request.query
+        address = request.match_info["id"], query.get("expires", ""), query["signature"]
+        if not site.addresses.signed(*address, site.clock()):
+            raise Forbidden("the signature of this address is not valid, or no longer")
+        return await handler(request)
+
+    return guarded
+
+
+async def _authenticate(request: web.Request) -> Principal:
+    site = request.app[SITE]
+    header = request.headers.get("Authorization")
+    if header is None:
+        return await _without_token(request, site)
+    scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated("send the token as `Authorization: Bearer TOKEN`")
+    token = await site.index.token(hash_secret(secret.strip()))
+    if token is None or (token.expires_at is not None and token.expires_at <= site.clock()):
+        raise Unauthenticated("this token is unknown, expired or revoked")
+    return Principal(token.name, token.scopes)
+
+
+async def _without_token(request: web.Request, site: Site) -> Principal:
+    if not site.open_to_machine or await site.index.has_tokens():
+        raise Unauthenticated("send a token as `Authorization: Bearer TOKEN`")
+    # A page from elsewhere, open in a browser on this machine, must not reach us through it or through its resolver.
+    if not _is_loopback(request.host) or request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Unauthenticated("without tokens this server answers only to its own machine, by a loopback address")
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        raise Forbidden("without tokens this server takes nothing that a page from elsewhere sends")
+    return _EVERYBODY_HERE
+
+
+def _is_loopback(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

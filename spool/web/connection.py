@@ -1,0 +1,106 @@
+"""What aiohttp's connection does not do by itself: problem documents for unreadable heads, and half-closing clients.
+
+`Connection` changes two methods of aiohttp's RequestHandler; the dependency is pinned to the minor version it follows.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.web_protocol import RequestHandler
+
+from spool.errors import BadRequest, Internal
+from spool.web.auth import PRINCIPAL
+from spool.web.problems import REQUEST_ID, problem_response
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_log = logging.getLogger(__name__)
+_BAD_REQUEST = 400
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, which asyncio reads as False
+        """Keeps the connection for the answer when the client closed its side after a complete request.
+
+        A client that closes in mid-body has gone: False ends the connection, and with it the handler.
+        """
+        bodies = [body for _, body in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        if not bodies or not all(body.is_eof() for body in bodies):
+            return False
+        self.close()
+        return True
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answers for a head that aiohttp could not read, and for errors that passed every middleware."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way, an error can no longer be sent")
+        if status == _BAD_REQUEST:
+            response = problem_response(BadRequest(_first_line(message) or "the request head is malformed"), request)
+        else:
+            _log.error("request.failed", {"path": request.path}, exc_info=exc)
+            response = problem_response(Internal("something went wrong that nobody foresaw"), request)
+        response.force_close()
+        return response
+
+
+def _first_line(message: str | None) -> str:
+    """What is wrong: aiohttp quotes the offending bytes from the second line on: nobody needs them back."""
+    return (message or "").strip().partition("\n")[0].rstrip(": ")
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """An AppRunner whose connections are ours."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return _Server(
+            server.request_handler,
+            request_factory=server.request_factory,
+            handler_cancellation=server.handler_cancellation,
+            **server._kwargs,  # noqa: SLF001  # there is no other way to hand them on
+        )
+
+
+class AccessLog(AbstractAccessLogger):
+    """One line per finished request, without the query, which may hold a signature."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Called by aiohttp once the answer is out."""
+        who = request.get(PRINCIPAL)
+        self.logger.info(
+            "request.finished",
+            {
+                "method": request.method,
+                "path": request.path,
+                "status": response.status,
+                "bytes": response.content_length or response.body_length,
+                "seconds": time,
+                "client": _client(request),
+                "principal": who.name if who else "-",
+                "request_id": request.get(REQUEST_ID, "-"),
+            },
+        )
+
+
+def _client(request: web.BaseRequest) -> str:
+    app: Any = getattr(request, "app", None)  # a request whose head was unreadable belongs to no application
+    return app[SITE].addresses.client(request) if app is not None else request.remote or "unix"

@@ -1,0 +1,141 @@
+"""Bytes out: `GET` and `HEAD /media/{id}/{filename}`.
+
+aiohttp's FileResponse is not used: it takes any If-Range tag for a match, so that a resumed download mixes two files,
+and refuses ranges that RFC 9110 wants served. The conditions and ranges are ours; the bytes go by sendfile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from aiohttp import web
+
+from spool.model import FileId
+from spool.protocol.http import (
+    Span,
+    Validators,
+    byteranges,
+    content_disposition,
+    evaluate,
+    format_content_range,
+    format_digest,
+    format_http_date,
+    if_range_holds,
+    parse_range,
+)
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spool.model import File
+
+_INLINE: Final = ("audio/*", "video/*", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "text/plain")
+"""What a browser may show in place. Nothing among them can carry a script; everything else is to be saved."""
+_SLICE: Final = 8 * 1024 * 1024
+"""Bytes that a client has `idle_timeout`, and the time that `min_rate` allows for them, to take."""
+
+
+async def media(request: web.Request) -> web.StreamResponse:
+    """The file, or the ranges of it that were asked for. The filename in the address is for people: the id decides."""
+    site = request.app[SITE]
+    file = await site.catalog.file(FileId(request.match_info["id"]))
+    headers = _headers(file, download="download" in request.query)
+    validators = Validators(file.sha256, file.created_at)
+    if evaluate(request.method, _joined(request), validators):
+        return web.Response(status=304, headers=headers)
+    location = site.blobs.locate(file.key)
+    if site.accel_location is not None and location is not None:
+        return web.Response(headers={**headers, "X-Accel-Redirect": f"{site.accel_location}{location}"})
+    spans = None
+    if request.method == "GET" and if_range_holds(request.headers.get("If-Range"), validators):
+        spans = parse_range(request.headers.get("Range"), file.size)
+    if request.method == "HEAD":
+        return _head(file, headers)
+    blob = await site.catalog.open(file)
+    try:
+        return await _send(request, blob, file, headers, spans)
+    finally:
+        await asyncio.get_running_loop().run_in_executor(None, blob.close)
+
+
+def _headers(file: File, *, download: bool) -> dict[str, str]:
+    inline = not download and any(fnmatchcase(file.media_type, glob) for glob in _INLINE)
+    return {
+        "Content-Type": file.media_type,
+        "Content-Disposition": content_disposition("inline" if inline else "attachment", file.filename),
+        "ETag": f'"{file.sha256}"',
+        "Last-Modified": format_http_date(file.created_at),
+        "Repr-Digest": format_digest(file.sha256),
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+
+def _joined(request: web.Request) -> dict[str, str]:
+    """Each condition's field lines as one value (RFC 9110 §5.3)."""
+    names = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+    return {name: ", ".join(request.headers.getall(name)) for name in names if name in request.headers}
+
+
+def _head(file: File, headers: dict[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    response.content_length = file.size
+    return response
+
+
+async def _send(
+    request: web.Request, blob: BinaryIO, file: File, headers: dict[str, str], spans: Sequence[Span] | None
+) -> web.StreamResponse:
+    if spans is None:
+        return await _send_spans(request, web.StreamResponse(headers=headers), blob, [(b"", Span(0, file.size))], b"")
+    response = web.StreamResponse(status=206, headers=headers)
+    if len(spans) == 1:
+        response.headers["Content-Range"] = format_content_range(spans[0], file.size)
+        return await _send_spans(request, response, blob, [(b"", spans[0])], b"")
+    boundary = secrets.token_hex(16)
+    heads, tail, _ = byteranges(spans, file.size, file.media_type, boundary)
+    response.headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
+    return await _send_spans(request, response, blob, list(zip(heads, spans, strict=True)), tail)
+
+
+async def _send_spans(
+    request: web.Request,
+    response: web.StreamResponse,
+    blob: BinaryIO,
+    parts: Sequence[tuple[bytes, Span]],
+    tail: bytes,
+) -> web.StreamResponse:
+    response.content_length = sum(len(head) + span.length for head, span in parts) + len(tail)
+    await response.prepare(request)
+    for head, span in parts:
+        if head:
+            await response.write(head)
+        await _send_span(request, blob, span)
+    if tail:
+        await response.write(tail)
+    await response.write_eof()
+    return response
+
+
+async def _send_span(request: web.Request, blob: BinaryIO, span: Span) -> None:
+    """Sends by sendfile, in slices, each of which the client has a time to take: who stops reading is let go."""
+    limits = request.app[SITE].limits
+    patience = limits.idle_timeout.total_seconds() + _SLICE / max(1, limits.min_rate)
+    for start in range(span.start, span.start + span.length, _SLICE):
+        count = min(_SLICE, span.start + span.length - start)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.get_running_loop().sendfile(transport, blob, start, count)
+        except TimeoutError as error:
+            transport.abort()
+            raise ConnectionResetError("the client stopped reading") from error

@@ -1,0 +1,217 @@
+"""Records out: list, show, change, delete, and the way to the bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, get_args
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from spool.errors import BadRequest, BadType, TooLarge
+from spool.model import FileId, FileQuery, Sort
+from spool.policy import require_edit
+from spool.protocol.disposition import clean_filename
+from spool.protocol.http import parse_media_type
+from spool.web.auth import PRINCIPAL
+from spool.web.body import Body
+from spool.web.fields import parse_time
+from spool.web.records import record
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from spool.model import File, Metadata
+    from spool.web.site import Site
+
+_PARAMETERS: Final = ("limit", "cursor", "q", "filename", "media_type", "since", "until", "sort", "order")
+_MAX_LIMIT: Final = 1000
+_MAX_PATTERN: Final = 255
+_MAX_PATCH: Final = 64 * 1024
+_PATCH_TYPES: Final = ("application/merge-patch+json", "application/json")
+
+
+async def list_files(request: web.Request) -> web.Response:
+    """`GET /files`."""
+    page = await request.app[SITE].catalog.files(parse_query(request))
+    headers = {}
+    if page.next is not None:
+        query = urlencode({**request.query, "cursor": page.next})
+        headers["Link"] = f'<{request.app[SITE].addresses.base(request)}/files?{query}>; rel="next"'
+    return web.json_response(
+        {"files": [record(request, file) for file in page.items], "next": page.next}, headers=headers
+    )
+
+
+async def latest(request: web.Request) -> web.Response:
+    """`GET /files/latest`: the way to the first file that `GET /files` with the same query would list."""
+    file = await request.app[SITE].catalog.latest(parse_query(request))
+    return _redirect(request.app[SITE].addresses.record(request, file))
+
+
+async def show(request: web.Request) -> web.Response:
+    """`GET /files/{id}`."""
+    return web.json_response(record(request, await _file(request)))
+
+
+async def content(request: web.Request) -> web.Response:
+    """`GET /files/{id}/content`: the way to the bytes, wherever they are."""
+    site = request.app[SITE]
+    file = await _file(request)
+    return _redirect(site.addresses.media(request, file, site.clock(), download="download" in request.query))
+
+
+async def change(request: web.Request) -> web.Response:
+    """`PATCH /files/{id}`: a merge patch (RFC 7396) of filename, metadata and expires_at."""
+    patch = _Patch(await _read_json(request), request.app[SITE])
+    who = request[PRINCIPAL]
+
+    def edit(file: File) -> File:
+        require_edit(who, file)
+        return patch.apply(file)
+
+    file = await request.app[SITE].catalog.annotate(_id(request), edit)
+    return web.json_response(record(request, file))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """`DELETE /files/{id}`."""
+    await request.app[SITE].catalog.delete(_id(request))
+    return web.Response(status=204)
+
+
+def _redirect(location: str) -> web.Response:
+    return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
+
+
+def _id(request: web.Request) -> FileId:
+    return FileId(request.match_info["id"])
+
+
+async def _file(request: web.Request) -> File:
+    return await request.app[SITE].catalog.file(_id(request))
+
+
+def parse_query(request: web.Request) -> FileQuery:
+    """The query of a listing. Raises BadRequest for a parameter that is unknown, repeated, or not what it must be."""
+    for name in request.query:
+        if name not in _PARAMETERS:
+            raise BadRequest(f"unknown parameter {name!r}; known are {', '.join(_PARAMETERS)}")
+        if len(request.query.getall(name)) > 1:
+            raise BadRequest(f"the parameter {name!r} is given more than once")
+    return FileQuery(
+        limit=_parse_limit(request.query.get("limit", "100")),
+        cursor=request.query.get("cursor"),
+        q=_parse_pattern(request, "q"),
+        filename=_parse_pattern(request, "filename"),
+        media_type=_parse_pattern(request, "media_type"),
+        since=_parse_time(request, "since"),
+        until=_parse_time(request, "until"),
+        sort=_parse_sort(request.query.get("sort", "created_at")),
+        descending=_parse_order(request.query.get("order", "desc")),
+    )
+
+
+def _parse_limit(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= _MAX_LIMIT):  # noqa: PLR2004
+        raise BadRequest(f"limit is not a number from 1 to {_MAX_LIMIT}")
+    return int(value)
+
+
+def _parse_pattern(request: web.Request, name: str) -> str | None:
+    value = request.query.get(name)
+    if value is not None and len(value) > _MAX_PATTERN:
+        raise BadRequest(f"{name} is longer than {_MAX_PATTERN} characters")
+    return value or None
+
+
+def _parse_time(request: web.Request, name: str) -> datetime | None:
+    value = request.query.get(name)
+    return None if value is None else parse_time(name, value)
+
+
+def _parse_sort(value: str) -> Sort:
+    for sort in get_args(Sort):
+        if value == sort:
+            return sort  # type: ignore[no-any-return]  # get_args forgets what Sort is made of
+    raise BadRequest(f"sort is not one of {', '.join(get_args(Sort))}")
+
+
+def _parse_order(value: str) -> bool:
+    if value not in ("asc", "desc"):
+        raise BadRequest("order is not asc or desc")
+    return value == "desc"
+
+
+async def _read_json(request: web.Request) -> dict[str, object]:
+    media_type, _ = parse_media_type(request.headers.get("Content-Type", ""))
+    if media_type not in _PATCH_TYPES:
+        raise BadType("send the change as application/merge-patch+json")
+    body = bytearray()
+    async for chunk in Body(request, request.app[SITE].limits, _MAX_PATCH).chunks():
+        body += chunk
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("the body is not JSON") from error
+    if not isinstance(document, dict):
+        raise BadRequest("the body is not a JSON object")
+    return document
+
+
+class _Patch:
+    """A checked merge patch, which can be applied more than once."""
+
+    def __init__(self, document: dict[str, object], site: Site) -> None:
+        self._site = site
+        self._document = document
+        unknown = document.keys() - {"filename", "metadata", "expires_at"}
+        if unknown:
+            raise BadRequest(f"only filename, metadata and expires_at can be changed, not {', '.join(sorted(unknown))}")
+
+    def apply(self, file: File) -> File:
+        for name, value in self._document.items():
+            match name:
+                case "filename":
+                    file = replace(file, filename=_parse_filename(value))
+                case "metadata":
+                    file = replace(file, metadata=self._merge(file.metadata, value))
+                case _:
+                    file = replace(file, expires_at=self._expiry(file, value))
+        return file
+
+    def _expiry(self, file: File, value: object) -> datetime | None:
+        if value is None:
+            return self._site.policy.expiry(None, file.created_at)
+        if not isinstance(value, str):
+            raise BadRequest("expires_at is not a text or null")
+        return self._site.policy.expiry(parse_time("expires_at", value), file.created_at)
+
+    def _merge(self, metadata: Metadata, value: object) -> Metadata:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise BadRequest("metadata is not an object or null")
+        merged = {**metadata, **{name: _parse_metadata(v) for name, v in value.items() if v is not None}}
+        merged = {name: v for name, v in merged.items() if value.get(name, "") is not None}
+        limits = self._site.limits
+        if len(merged) > limits.max_fields or len(json.dumps(merged)) > limits.max_fields_size:
+            raise TooLarge("the metadata is too large", limit=limits.max_fields_size)
+        return merged
+
+
+def _parse_filename(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest("filename is not a text")
+    return clean_filename(value)
+
+
+def _parse_metadata(value: object) -> str | list[str]:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case list() if all(isinstance(item, str) for item in value):
+            return [item.encode("utf-8", "replace").decode() for item in value]
+    raise BadRequest("a value of metadata is not a text, a list of texts, or null")

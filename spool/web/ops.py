@@ -1,0 +1,37 @@
+"""For operators, and for programs that met a problem."""
+
+from __future__ import annotations
+
+from inspect import getdoc
+
+from aiohttp import web
+
+from spool.errors import NotFound, StorageFull, Unavailable
+from spool.web.problems import all_problems
+from spool.web.site import SITE
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """`GET /healthz`: the process lives."""
+    return web.json_response({"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """`GET /readyz`: an upload that came now could be stored. Raises Unavailable or StorageFull."""
+    site = request.app[SITE]
+    if site.traffic.draining:
+        raise Unavailable("the server is shutting down")
+    await site.blobs.probe()
+    await site.index.probe()
+    if await site.blobs.free() < site.limits.min_free_space:
+        raise StorageFull("less than limits.min_free_space is left on the disk")
+    return web.json_response({"status": "ready"})
+
+
+async def problem(request: web.Request) -> web.Response:
+    """`GET /problems/{slug}`: what a problem type means. Raises NotFound."""
+    for kind in all_problems():
+        if kind.slug == request.match_info["slug"]:
+            meaning = (getdoc(kind) or "").replace("\n", " ")
+            return web.json_response({"title": kind.title, "status": kind.status, "meaning": meaning})
+    raise NotFound("there is no such problem type")

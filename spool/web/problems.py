@@ -1,0 +1,99 @@
+"""Every error is an `application/problem+json` document (RFC 9457), whoever raised it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from spool.errors import (
+    BadRequest,
+    ExpectationFailed,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    SpoolError,
+    TooLarge,
+    Unauthenticated,
+    Unsatisfiable,
+)
+from spool.protocol.http import problem_document
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+_log = logging.getLogger(__name__)
+
+
+@web.middleware
+async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives the request an id, and turns what the handler raises into an answer."""
+    request[REQUEST_ID] = secrets.token_hex(8)
+    try:
+        response = await handler(request)
+    except SpoolError as error:
+        response = problem_response(error, request)
+    except web.HTTPException as error:
+        if error.status < 400:  # noqa: PLR2004
+            raise
+        response = problem_response(_translate(error), request)
+        _copy_allow(error, response)
+    except Exception:  # noqa: BLE001  # the last resort: nothing else answers this client
+        _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": request.path})
+        response = problem_response(Internal("something went wrong that nobody foresaw"), request)
+    if not request.content.at_eof() and not response.prepared:
+        response.force_close()  # what is left of the body would be taken for the next request
+    return response
+
+
+def problem_response(error: SpoolError, request: web.BaseRequest) -> web.Response:
+    """The answer for an error, with the headers that its status asks for."""
+    document = problem_document(error, request.get(REQUEST_ID))
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="spool"'
+    if isinstance(error, Unsatisfiable):
+        headers["Content-Range"] = f"bytes */{error.members['size']}"
+    return web.Response(
+        status=error.status,
+        body=json.dumps(document).encode(),
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def _translate(error: web.HTTPException) -> SpoolError:
+    """What aiohttp raises itself, which comes from the router and from reading small bodies."""
+    match error:
+        case web.HTTPNotFound():
+            return NotFound("there is nothing at this address")
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(f"this address does not take {error.method}", allowed=sorted(error.allowed_methods))
+        case web.HTTPRequestEntityTooLarge():
+            return TooLarge("the request body is too large")
+        case web.HTTPExpectationFailed():
+            return ExpectationFailed("the only expectation that is met is 100-continue")
+    return BadRequest(error.reason)
+
+
+def _copy_allow(error: web.HTTPException, response: web.Response) -> None:
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+
+
+def all_problems() -> list[type[SpoolError]]:
+    """Every problem type, in the order of their slugs."""
+    found: list[type[SpoolError]] = []
+    waiting = SpoolError.__subclasses__()
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting.extend(kind.__subclasses__())
+    return sorted(found, key=lambda kind: kind.slug)

@@ -1,0 +1,61 @@
+"""Every route, grouped by who may call it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from spool.web import download, files, ops, upload
+from spool.web.auth import needs, needs_read_or_signature
+from spool.web.body import defer_expectation
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from spool.web.auth import Handler
+
+    _Routes = list[tuple[str, str, Handler]]
+
+_ID: Final = "{id}"
+_NAME: Final = r"{filename:[^/]*}"
+
+PUBLIC: Final[_Routes] = [
+    ("GET", "/healthz", ops.healthz),
+    ("GET", "/readyz", ops.readyz),
+    ("GET", "/problems/{slug}", ops.problem),
+]
+UPLOAD: Final[_Routes] = [
+    ("POST", "/", upload.post_form),
+    ("POST", "/files", upload.post_form),
+    ("POST", "/files/", upload.post_form),
+    ("PUT", f"/files/{_NAME}", upload.put_file),
+    ("PATCH", f"/files/{_ID}", files.change),
+]
+READ: Final[_Routes] = [
+    ("GET", "/files", files.list_files),
+    ("GET", "/files/latest", files.latest),
+    ("GET", f"/files/{_ID}", files.show),
+    ("GET", f"/files/{_ID}/content", files.content),
+]
+READ_OR_SIGNATURE: Final[_Routes] = [
+    ("GET", f"/media/{_ID}/{_NAME}", download.media),
+]
+DELETE: Final[_Routes] = [
+    ("DELETE", f"/files/{_ID}", files.delete),
+]
+
+
+def add_routes(app: web.Application) -> None:
+    """Adds all of them. A GET route takes HEAD too."""
+    for method, path, handler in PUBLIC:
+        _add(app, method, path, handler)
+    for scope, routes in (("upload", UPLOAD), ("read", READ), ("delete", DELETE)):
+        for method, path, handler in routes:
+            _add(app, method, path, needs(scope, handler))
+    for method, path, handler in READ_OR_SIGNATURE:
+        _add(app, method, path, needs_read_or_signature(handler))
+
+
+def _add(app: web.Application, method: str, path: str, handler: Handler) -> None:
+    app.router.add_route(method, path, handler, expect_handler=defer_expectation)
+    if method == "GET":
+        app.router.add_route("HEAD", path, handler, expect_handler=defer_expectation)

@@ -1,0 +1,153 @@
+"""Files in: a form with any number of files, or one file as the body of a PUT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from aiojobs.aiohttp import atomic
+
+from spool.errors import BadRequest, BadType, SpoolError
+from spool.model import Intent
+from spool.protocol.disposition import clean_filename, parse_disposition
+from spool.protocol.http import parse_digests, parse_idempotency_key
+from spool.web.auth import PRINCIPAL
+from spool.web.body import Body
+from spool.web.fields import Fields
+from spool.web.form import form_size, receive_form
+from spool.web.records import created
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from spool.admission import Reservation
+    from spool.model import Answer, File, Upload
+
+    Receive = Callable[[web.Request, Body, Reservation], Awaitable[list[Upload]]]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What a commit takes over from the handler, which may be cancelled while the commit runs."""
+
+    uploads: list[Upload]
+    answer: Answer | None
+    held: ExitStack
+    """The upload's slot, its reservation and its idempotency key, to be let go of when the commit has ended."""
+
+
+_PENDING: Final = web.RequestKey("pending", _Pending)
+
+
+async def post_form(request: web.Request) -> web.Response:
+    """`POST /files`: stores every file of a multipart/form-data body, all or none."""
+    files = await _store(request, receive_form, form_size(request.app[SITE].limits))
+    return created(request, files, as_form=True)
+
+
+async def put_file(request: web.Request) -> web.Response:
+    """`PUT /files/{filename}`: stores the body, as it is."""
+    if "Content-Range" in request.headers:
+        raise BadRequest("a PUT stores a whole file; Content-Range has no meaning here")
+    files = await _store(request, _receive_body, request.app[SITE].limits.max_file_size)
+    return created(request, files, as_form=False)
+
+
+async def _store(request: web.Request, receive: Receive, max_size: int) -> list[File]:
+    site, who = request.app[SITE], request[PRINCIPAL]
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise BadType("a body with a Content-Encoding is not read; send the file as it is")
+    body = Body(request, site.limits, max_size)
+    draft = _draft_answer(request)
+    with ExitStack() as held:
+        if draft is not None:
+            held.enter_context(site.idempotency.running(draft))
+            if earlier := await site.idempotency.earlier(draft):
+                return list(earlier.files)
+        reservation = held.enter_context(await site.ingest.admit(who, request.content_length))
+        try:
+            uploads = await receive(request, body, reservation)
+        except (asyncio.CancelledError, SpoolError) as error:
+            _log.info("upload.refused", {"owner": who.name, "bytes": body.size, "reason": _reason(error)})
+            raise
+        request[_PENDING] = _Pending(uploads, draft, held.pop_all())
+    return await _commit(request)
+
+
+@atomic
+async def _commit(request: web.Request) -> list[File]:
+    """Runs to its end whatever becomes of the client; so it logs what happens, for nobody else may be left to."""
+    pending = request[_PENDING]
+    with pending.held:
+        try:
+            files = await request.app[SITE].ingest.commit(pending.uploads, pending.answer)
+        except Exception as error:
+            _log.warning("commit.failed", {"owner": request[PRINCIPAL].name, "reason": _reason(error)})
+            raise
+    for file in files:
+        _log.info(
+            "upload.committed",
+            {"id": file.id, "owner": file.owner, "filename": file.filename, "size": file.size, "type": file.media_type},
+        )
+    return files
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "the client vanished"
+    return str(error) or type(error).__name__
+
+
+def _draft_answer(request: web.Request) -> Answer | None:
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return None
+    key = parse_idempotency_key(header)
+    return request.app[SITE].idempotency.draft(request[PRINCIPAL].name, key, _fingerprint(request))
+
+
+def _fingerprint(request: web.Request) -> str:
+    """What tells this request from another one without reading its body; a form's boundary differs at every try."""
+    names = ("Content-Length", "Repr-Digest", "Content-Digest")
+    media_type = request.content_type
+    return "\n".join([request.method, request.path_qs, media_type, *(request.headers.get(name, "") for name in names)])
+
+
+async def _receive_body(request: web.Request, body: Body, reservation: Reservation) -> list[Upload]:
+    site = request.app[SITE]
+    fields = Fields(site.limits)
+    for name, value in request.query.items():
+        fields.add(name, value)
+    intent = Intent(
+        filename=_filename(request),
+        size=request.content_length,
+        media_type=request.headers.get("Content-Type"),
+        digests=_digests(request),
+    )
+    intent = fields.apply([intent])[0]
+    return [await site.ingest.receive(intent, request[PRINCIPAL], body.chunks(), reservation)]
+
+
+def _filename(request: web.Request) -> str:
+    """The last segment of the address; where there is none, what a Content-Disposition says."""
+    name = request.match_info.get("filename", "")
+    disposition = request.headers.get("Content-Disposition")
+    if not name and disposition is not None:
+        name = parse_disposition(disposition).filename or ""
+    return clean_filename(name)
+
+
+def _digests(request: web.Request) -> dict[str, bytes]:
+    """The body is the representation, so that both fields speak of the same bytes (RFC 9530)."""
+    digests: dict[str, bytes] = {}
+    for header in ("Content-Digest", "Repr-Digest"):
+        if values := request.headers.getall(header, []):
+            digests |= parse_digests(", ".join(values))
+    return digests

@@ -1,0 +1,155 @@
+"""What every BlobStore promises. A back-end's test subclasses this and gives a `store`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spool.errors import NotFound, SpoolError
+from spool.model import Key, Staged
+
+if TYPE_CHECKING:
+    from spool.ports import BlobStore
+
+KEY, OTHER = Key("00" + "a" * 30), Key("00" + "b" * 30)
+
+
+async def stage(store: BlobStore, key: Key, *batches: list[bytes]) -> Staged:
+    writer = await store.writer(key)
+    for batch in batches:
+        await writer.write(batch)
+    staged = await writer.sync()
+    await writer.aclose()
+    return staged
+
+
+async def put(store: BlobStore, key: Key, data: bytes = b"data") -> None:
+    await store.commit(key, await stage(store, key, [data]))
+
+
+async def content(store: BlobStore, key: Key) -> bytes:
+    with await store.open(key) as blob:
+        return blob.read()
+
+
+async def keys(store: BlobStore) -> dict[Key, int]:
+    return {key: size async for key, size, _ in store.keys()}
+
+
+class BlobStoreSuite:
+    async def test_committed_blob_holds_its_batches_in_order(self, store: BlobStore) -> None:
+        staged = await stage(store, KEY, [b"a", b"b" * 100_000], [b"c"] * 3000, [b"d"])
+        assert staged.offset == 1 + 100_000 + 3000 + 1
+        await store.commit(KEY, staged)
+        assert await content(store, KEY) == b"a" + b"b" * 100_000 + b"c" * 3000 + b"d"
+
+    async def test_empty_blob_is_a_blob(self, store: BlobStore) -> None:
+        staged = await stage(store, KEY)
+        assert staged.offset == 0
+        await store.commit(KEY, staged)
+        assert await content(store, KEY) == b""
+
+    async def test_staged_blob_is_not_readable(self, store: BlobStore) -> None:
+        await stage(store, KEY, [b"data"])
+        with pytest.raises(NotFound):
+            await store.open(KEY)
+
+    async def test_staged_blob_is_among_the_keys(self, store: BlobStore) -> None:
+        await stage(store, KEY, [b"data"])
+        assert await keys(store) == {KEY: 4}
+
+    async def test_commit_is_idempotent(self, store: BlobStore) -> None:
+        staged = await stage(store, KEY, [b"data"])
+        await store.commit(KEY, staged)
+        await store.commit(KEY, staged)
+        assert await content(store, KEY) == b"data"
+        assert await keys(store) == {KEY: 4}
+
+    async def test_commit_of_nothing_is_refused(self, store: BlobStore) -> None:
+        with pytest.raises(SpoolError):
+            await store.commit(KEY, Staged(4))
+        assert await keys(store) == {}
+
+    async def test_commit_of_bytes_that_were_not_synced_is_refused(self, store: BlobStore) -> None:
+        staged = await stage(store, KEY, [b"data"])
+        with pytest.raises(SpoolError):
+            await store.commit(KEY, Staged(staged.offset - 1))
+
+    async def test_commit_never_replaces(self, store: BlobStore) -> None:
+        await put(store, KEY, b"first")
+        staged = await stage(store, KEY, [b"other"])
+        with pytest.raises(SpoolError):
+            await store.commit(KEY, staged)
+        assert await content(store, KEY) == b"first"
+
+    async def test_commits_at_once_are_all_there(self, store: BlobStore) -> None:
+        names = [Key(f"{n % 3:02x}{n:030x}") for n in range(60)]
+        await asyncio.gather(*(put(store, key, key.encode()) for key in names))
+        assert await keys(store) == dict.fromkeys(names, 32)
+        assert [await content(store, key) for key in names] == [key.encode() for key in names]
+
+    async def test_commit_completes_though_its_caller_is_cancelled(self, store: BlobStore) -> None:
+        staged = await stage(store, KEY, [b"data"])
+        commit = asyncio.ensure_future(store.commit(KEY, staged))
+        await asyncio.sleep(0)
+        commit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+        await put(store, OTHER)  # commits are done in turn, so that ours is done too
+        assert await content(store, KEY) == b"data"
+
+    @pytest.mark.parametrize("committed", [False, True])
+    async def test_deleted_blob_is_gone(self, store: BlobStore, committed: bool) -> None:  # noqa: FBT001
+        staged = await stage(store, KEY, [b"data"])
+        if committed:
+            await store.commit(KEY, staged)
+        await store.delete(KEY)
+        with pytest.raises(NotFound):
+            await store.open(KEY)
+        assert await keys(store) == {}
+
+    async def test_delete_is_idempotent(self, store: BlobStore) -> None:
+        await put(store, KEY)
+        await store.delete(KEY)
+        await store.delete(KEY)
+
+    async def test_deleted_blob_stays_readable_to_who_has_it_open(self, store: BlobStore) -> None:
+        await put(store, KEY)
+        with await store.open(KEY) as blob:
+            await store.delete(KEY)
+            assert blob.read() == b"data"
+
+    async def test_delete_during_a_write_leaves_nothing(self, store: BlobStore) -> None:
+        writer = await store.writer(KEY)
+        await writer.write([bytes(4 * 1024 * 1024)])
+        await store.delete(KEY)
+        await writer.aclose()
+        with pytest.raises(SpoolError):
+            await writer.sync()
+        assert await keys(store) == {}
+
+    async def test_cancelled_writer_can_be_closed_and_dropped(self, store: BlobStore) -> None:
+        writer = await store.writer(KEY)
+
+        async def write() -> None:
+            while True:
+                await writer.write([bytes(1024 * 1024)])
+
+        writing = asyncio.ensure_future(write())
+        await asyncio.sleep(0.01)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        await writer.aclose()
+        await writer.aclose()
+        await store.delete(KEY)
+        assert await keys(store) == {}
+
+    async def test_free_space_is_some(self, store: BlobStore) -> None:
+        assert await store.free() > 0
+
+    async def test_probe_leaves_nothing(self, store: BlobStore) -> None:
+        await store.probe()
+        assert await keys(store) == {}
