@@ -6,12 +6,12 @@ ARGS ?=
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 
 # An environment belongs to one interpreter: when that is upgraded, the stamp's name changes and all is made anew.
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3] if sys.version_info >= (3, 11) else "")')
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3] if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 BASE := $(VENV)/.base-$(VERSION)
 RUN := $(VENV)/.run-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCK := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: run test check lock clean
 
@@ -29,7 +29,6 @@ check: $(DEV)
 # Everything to its newest; requirements-build.txt pins what builds the wheel.
 lock: $(BASE)
 	$(PIP) install --upgrade 'uv>=0.13'
-	rm -f requirements*.txt
 	$(LOCK) -o requirements.txt pyproject.toml
 	$(LOCK) -o requirements-dev.txt -c requirements.txt --all-extras pyproject.toml
 	$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
@@ -39,7 +38,7 @@ clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 $(BASE):
-	@test -n '$(VERSION)' || { echo 'Spool needs Python 3.11 or newer, and $(PYTHON) is not: try make PYTHON=python3.13' >&2; exit 1; }
+	$(if $(VERSION),,$(error Spool needs Python 3.11 or newer, and $(PYTHON) is older or missing: try make PYTHON=python3.13))
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo '*' > $(VENV)/.gitignore
 	@touch $@

@@ -74,7 +74,8 @@ def _parse_parameters(value: str, at: int) -> dict[str, str]:
         key = parameter[1].lower()
         if key in parameters:
             raise BadRequest(f"a part's Content-Disposition gives {key} twice")
-        parameters[key] = _decode_value(next(text for text in parameter.groups()[1:] if text is not None))
+        text = next(text for text in parameter.groups()[1:] if text is not None)
+        parameters[key] = text if key.endswith("*") else _decode_value(text)
         at = parameter.end()
     return parameters
 

@@ -5,7 +5,8 @@ dashes, boundary. One search then serves preamble and body alike. What lies befo
 only a tail that may be the start of a delimiter waits for the next bytes. Delimiters are strict about CRLF, because a
 parser that takes a bare LF splits files that happen to contain one. A delimiter followed by anything but padding and
 CRLF, or two dashes, is data and stays data: a nested message whose boundary begins like ours must not be cut.
-A multipart/mixed part (curl sends one for `-F 'f=@a,b'`) is read by a parser of its own, one level deep.
+A multipart/mixed part without a filename (curl sends one for `-F 'f=@a,b'`) is read by a parser of its own, one level
+deep; with a filename any part is just a file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\
 _FIELD_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _AFTER_DELIMITER: Final = re.compile(rb"--|[ \t]{0,64}\r\n")
 _PERHAPS_AFTER_DELIMITER: Final = re.compile(rb"-?|[ \t]{0,64}\r?")
+_SINGLE: Final = ("content-disposition", "content-type", "content-transfer-encoding")
 _MAX_PREAMBLE: Final = 64 * 1024
 _MAX_FALSE_DELIMITERS: Final = 10_000
 """Each costs a step of Python, so a body made of nothing else would buy seconds of a processor for a few megabytes."""
@@ -77,7 +79,8 @@ class Parser:
         self._buffer = b"\r\n"
         self._at = 0
         self._step: Callable[[list[Event]], bool] = self._preamble
-        self._skipped = 0
+        self._skipped = b""
+        self._fresh = False
         self._parts = 0
         self._false_delimiters = 0
         self._mixed: _Mixed | None = None
@@ -99,9 +102,11 @@ class Parser:
 
     def _preamble(self, _events: list[Event]) -> bool:
         skipped, found = self._until_delimiter()
-        self._skipped += len(skipped)
-        if self._skipped > _MAX_PREAMBLE:
+        self._skipped += skipped
+        if len(self._skipped) > _MAX_PREAMBLE:
             raise BadRequest(f"no boundary within the first {_MAX_PREAMBLE} bytes of the form")
+        if found and re.search(rb"(?<!\r)\n" + re.escape(self._delimiter[2:]), self._skipped):
+            raise BadRequest("a boundary does not stand after CRLF, and its part would be lost")
         return found
 
     def _headers(self, events: list[Event]) -> bool:
@@ -114,7 +119,8 @@ class Parser:
         if end < 0:
             return False
         headers = _parse_headers(self._buffer[self._at : end], self._limits.headers)
-        self._at = end + 4
+        self._at = end + 2  # a delimiter may start with the CRLF of the empty line: its part has no body
+        self._fresh = True
         self._begin(headers, events)
         self._step = self._body
         return True
@@ -125,15 +131,17 @@ class Parser:
         if disposition.kind != "form-data" or disposition.name is None:
             raise BadRequest("a part has no Content-Disposition: form-data with a name")
         media_type, parameters = _parse_part_type(headers)
-        if media_type == "multipart/mixed":
-            self._mixed = _Mixed(disposition.name, parameters.get("boundary", ""), self._limits)
-        elif media_type is not None and media_type.startswith("multipart/"):
-            raise BadType(f"a part of type {media_type} is not read; send its parts as files of their own")
-        else:
+        if disposition.filename is not None or not (media_type or "").startswith("multipart/"):
             events.append(PartBegin(disposition.name, disposition.filename, media_type))
+        elif media_type == "multipart/mixed":
+            self._mixed = _Mixed(disposition.name, parameters.get("boundary", ""), self._limits)
+        else:
+            raise BadType(f"a part of type {media_type} is not read; send its parts as files of their own")
 
     def _body(self, events: list[Event]) -> bool:
         data, found = self._until_delimiter()
+        if data and self._fresh:
+            data, self._fresh = data[2:], False
         if self._mixed:
             self._feed_mixed(self._mixed, data, events, last=found)
             return found
@@ -217,7 +225,7 @@ class _Mixed(Parser):
 
 
 def _parse_headers(block: bytes, most: int) -> dict[str, str]:
-    """Header lines by lower-case name. A name that occurs twice is an error where it matters: Content-Disposition."""
+    """Header lines by lower-case name. One that means something must not occur twice."""
     headers: dict[str, str] = {}
     lines = _unfold(block.split(b"\r\n"))
     if len(lines) > most:
@@ -227,8 +235,8 @@ def _parse_headers(block: bytes, most: int) -> dict[str, str]:
         if not colon or not _FIELD_NAME.fullmatch(name) or re.search(rb"[\r\n\0]", value):
             raise BadRequest("a header line of a part is malformed")
         key = name.decode("ascii").lower()
-        if key == "content-disposition" and key in headers:
-            raise BadRequest("a part has more than one Content-Disposition")
+        if key in _SINGLE and key in headers:
+            raise BadRequest(f"a part has more than one {key}")
         headers[key] = value.decode("utf-8", "replace").strip(" \t")
     return headers
 

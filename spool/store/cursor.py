@@ -13,6 +13,8 @@ from spool.errors import BadRequest
 if TYPE_CHECKING:
     from spool.model import FileQuery
 
+_END = 1 << 63  # of the integers that an index takes
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -37,33 +39,29 @@ def parse_cursor(query: FileQuery) -> Position | None:
     if query.cursor is None:
         return None
     try:
-        fingerprint, *members = _decode(query.cursor)
-        position = _parse_position(members, str if query.sort == "filename" else int)
-    except (ValueError, RecursionError) as error:
+        text = base64.b64decode(query.cursor + "=" * (-len(query.cursor) % 4), altchars=b"-_", validate=True)
+        fingerprint, value, id = json.loads(text)  # noqa: A001 - `id` is the word of the design
+        position = Position(_parse_text(value) if query.sort == "filename" else _parse_number(value), _parse_text(id))
+    except (ValueError, TypeError, RecursionError) as error:
         raise BadRequest("The cursor is not one that this listing gave.") from error
     if fingerprint != _fingerprint(query):
         raise BadRequest("The cursor is of a listing with another order or other filters.")
     return position
 
 
-def _decode(cursor: str) -> list[object]:
-    padding = "=" * (-len(cursor) % 4)
-    members = json.loads(base64.b64decode(cursor + padding, altchars=b"-_", validate=True))
-    if not isinstance(members, list):
-        raise ValueError(cursor)  # noqa: TRY004 - what the client sent is wrong, not a type of ours
-    return members
+def _parse_text(member: object) -> str:
+    if not isinstance(member, str):
+        raise TypeError(member)
+    member.encode()  # raises on lone surrogates, which JSON can spell and no index takes
+    return member
 
 
-def _parse_position(members: list[object], sort: type) -> Position:
-    match members:
-        case [int(value), str(id)] if sort is int and value is not True and value is not False and abs(value) < _END:
-            pass
-        case [str(value), str(id)] if sort is str:
-            value.encode()  # JSON can spell lone surrogates, which an index does not take
-        case _:
-            raise ValueError(members)
-    id.encode()
-    return Position(value, id)
+def _parse_number(member: object) -> int:
+    if not isinstance(member, int) or isinstance(member, bool):
+        raise TypeError(member)
+    if not -_END <= member < _END:
+        raise ValueError(member)
+    return member
 
 
 def _fingerprint(query: FileQuery) -> str:

@@ -62,8 +62,10 @@ def migrate(connection: sqlite3.Connection) -> None:
     Raises Unavailable for a schema that is newer than this Spool.
     """
     migrations = _migrations()
+    if _version(connection) == len(migrations):
+        return  # without a write, for the disk may be full, or another process busy
     with transaction(connection):
-        [version] = connection.execute("PRAGMA user_version").fetchone()
+        version = _version(connection)
         if version > len(migrations):
             raise Unavailable(f"The index is of a newer Spool: schema {version}, and {len(migrations)} is known here.")
         for migration in migrations[version:]:
@@ -133,6 +135,10 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
     if mode != "wal":
         raise Unavailable(f"The index's file system cannot do write-ahead logging: SQLite stays with {mode!r}.")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _migrations() -> list[str]:
