@@ -163,15 +163,20 @@ def _show_config(arguments: argparse.Namespace) -> int:
 
 
 def _with_storage(
-    arguments: argparse.Namespace, work: Callable[[LocalStore, SqliteIndex, Config], Awaitable[None]]
+    arguments: argparse.Namespace,
+    work: Callable[[LocalStore, SqliteIndex], Awaitable[None]],
+    *,
+    may_make: bool = False,
 ) -> int:
     """Does `work` on the directory that the arguments name, beside a server or not."""
     config = _load(arguments)
+    if not may_make and not (config.storage.dir / "index.db").exists():
+        raise ConfigError(f"there is no spool in {config.storage.dir}: name its directory with --dir")
     from spool import serve  # noqa: PLC0415
 
     async def run() -> None:
         async with serve.open_storage(config) as (blobs, index):
-            await work(blobs, index, config)
+            await work(blobs, index)
 
     asyncio.run(run())
     return 0
@@ -180,7 +185,7 @@ def _with_storage(
 def _ls(arguments: argparse.Namespace) -> int:
     query = FileQuery(limit=1000, q=arguments.q, filename=arguments.filename, media_type=arguments.media_type)
 
-    async def work(blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+    async def work(blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import catalog, serve  # noqa: PLC0415
 
         left = arguments.limit
@@ -204,17 +209,17 @@ def _show_json(file: File) -> str:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    async def work(blobs: LocalStore, index: SqliteIndex, config: Config) -> None:
+    async def work(blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import serve  # noqa: PLC0415
 
-        expired, reclaimed = await serve.sweep_beside(config, blobs, index)
+        expired, reclaimed = await serve.sweep_beside(blobs, index)
         print(f"{expired} expired files deleted, {reclaimed} blobs reclaimed")
 
     return _with_storage(arguments, work)
 
 
 def _create_token(arguments: argparse.Namespace) -> int:
-    async def work(_blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+    async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import tokens  # noqa: PLC0415
 
         now = datetime.now(UTC)
@@ -223,11 +228,11 @@ def _create_token(arguments: argparse.Namespace) -> int:
         await index.add_token(token, tokens.hash_secret(secret))
         print(secret)
 
-    return _with_storage(arguments, work)
+    return _with_storage(arguments, work, may_make=True)
 
 
 def _list_tokens(arguments: argparse.Namespace) -> int:
-    async def work(_blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+    async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         for token in await index.tokens():
             expires = f"{token.expires_at:%Y-%m-%dT%H:%M:%SZ}" if token.expires_at else "never"
             created = f"{token.created_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -237,7 +242,7 @@ def _list_tokens(arguments: argparse.Namespace) -> int:
 
 
 def _revoke_token(arguments: argparse.Namespace) -> int:
-    async def work(_blobs: LocalStore, index: SqliteIndex, _: Config) -> None:
+    async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         await index.revoke(TokenId(arguments.id))
 
     return _with_storage(arguments, work)

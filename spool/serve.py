@@ -32,10 +32,11 @@ from spool.web.site import Addresses, Site, Traffic
 from spool.work import expiry, gc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from spool.config import Config
     from spool.model import Key
+    from spool.ports import BlobStore, Index
     from spool.store import LocalStore, SqliteIndex
 
 _log = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def _raise_descriptor_limit() -> None:
 async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
-            await sweep(site, _EVER)
+            await sweep(site.blobs, site.index, lambda: site.ingest.active, _EVER)
         except SpoolError as error:
             _log.warning("sweep.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
@@ -206,25 +207,18 @@ async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
         await asyncio.sleep(interval.total_seconds())
 
 
-async def sweep_beside(config: Config, blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
+async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
     """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs."""
-    sniffer = MagicSniffer()
-    try:
-        site = await make_site(config, blobs, index, sniffer)
-        return await sweep(site, _EVER if blobs.lock() else now() - _FOREIGN_GRACE)
-    finally:
-        sniffer.close()
+    return await sweep(blobs, index, frozenset, _EVER if blobs.lock() else now() - _FOREIGN_GRACE)
 
 
-async def sweep(site: Site, before: datetime) -> tuple[int, int]:
-    """Deletes expired files, reclaims blobs written before `before` that nothing needs; how many of each."""
-
-    def active() -> frozenset[Key]:
-        return site.ingest.active
-
-    expired = await expiry.run_once(site.catalog, site.index, now)
-    reclaimed = await gc.run_once(site.blobs, site.index, active, before)
-    forgotten = await site.idempotency.forget()
+async def sweep(
+    blobs: BlobStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
+) -> tuple[int, int]:
+    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
+    expired = await expiry.run_once(Catalog(blobs, index, now), index, now)
+    reclaimed = await gc.run_once(blobs, index, active, before)
+    forgotten = await Idempotency(index, now).forget()
     if expired or reclaimed or forgotten:
         _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})
     return expired, reclaimed

@@ -53,7 +53,7 @@ class Body:
         content = self._request.content
         while not content.at_eof():
             async with self._pace.waiting(), _readable():
-                chunk, _ = await content.readchunk()
+                chunk = await content.readany()  # all that is there: readchunk gives a sender's tiny chunks one by one
             if not chunk:
                 continue
             self.size += len(chunk)
