@@ -25,13 +25,14 @@ RUN groupadd --gid 10001 spool && \
     useradd --no-log-init --no-create-home --home-dir /data --shell /usr/sbin/nologin --uid 10001 --gid spool spool && \
     install --directory --owner=spool --group=spool --mode=0700 /data
 COPY --from=build /opt/spool /opt/spool
-ENV PATH=/opt/spool/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# SPOOL_STORAGE_DIR is for commands in the running container: docker exec NAME spool token create ...
+ENV PATH=/opt/spool/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SPOOL_STORAGE_DIR=/data
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.install_opener(r.build_opener(r.ProxyHandler({}))); r.urlopen('http://127.0.0.1:' + os.environ.get('SPOOL_SERVER_PORT', '8080') + '/healthz', timeout=4)"]
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', os.getenv('SPOOL_SERVER_PORT', '8080'), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["spool"]
 CMD ["serve", "--host", "0.0.0.0", "--dir", "/data"]

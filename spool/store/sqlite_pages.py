@@ -64,8 +64,8 @@ def _continuation(connection: Connection, query: FileQuery, stretch: _Clause, sc
 def _stretch(query: FileQuery) -> _Clause:
     """The ordered rows from the cursor on.
 
-    Only words of ours become SQL; what a client sent is bound. The planner is told the index, for without statistics
-    it may take one that needs a sort of the whole table.
+    Only words of ours become SQL; what a client sent is bound. The index is named, so that neither statistics nor
+    another version of SQLite can turn the walk into a sort of the whole table.
     """
     bounds = _Clause.of(_bounds(query))
     where = f"WHERE {bounds.sql} " if bounds.sql else ""

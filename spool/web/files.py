@@ -122,8 +122,8 @@ def _parse_limit(value: str) -> int:
 
 def _parse_pattern(request: web.Request, name: str) -> str | None:
     value = request.query.get(name)
-    if value is not None and len(value) > _MAX_PATTERN:
-        raise BadRequest(f"{name} is longer than {_MAX_PATTERN} characters")
+    if value is not None and (len(value) > _MAX_PATTERN or "\0" in value):
+        raise BadRequest(f"{name} is longer than {_MAX_PATTERN} characters, or holds a NUL")
     return value or None
 
 

@@ -131,7 +131,8 @@ async def test_an_item_whose_submitter_was_cancelled_is_flushed_all_the_same(
     for task in tasks[:3]:
         task.cancel()
     flush.proceed.set()
-    assert await tasks[3] == 6
+    async with asyncio.timeout(PATIENCE):
+        assert await tasks[3] == 6
     assert flush.lots == [[0], [1, -2, 3]]
 
 
@@ -152,10 +153,10 @@ async def test_aclose_waits_for_what_was_submitted_and_the_loop_goes_on(
 ) -> None:
     tasks = await begin(batcher, flush, 0, 1, 2)
     closing = asyncio.ensure_future(batcher.aclose())
-    await asyncio.sleep(0)  # it has begun
+    _, waiting = await asyncio.wait([closing], timeout=0.1)
+    assert waiting == {closing}
     with pytest.raises(Unavailable):
         await batcher.submit(3)
-    assert not closing.done()
     flush.proceed.set()
     await closing
     assert all(task.done() for task in tasks)
