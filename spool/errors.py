@@ -39,6 +39,12 @@ class DigestMismatch(BadRequest):
     slug, title = "digest-mismatch", "Digest does not match"
 
 
+class InconsistentLength(BadRequest):
+    """The upload's length contradicts what was said before, or the bytes that are there."""
+
+    slug, title = "inconsistent-length", "Length contradicts itself"
+
+
 class CutOff(BadRequest):
     """The body ended early: no closing boundary, or fewer bytes than were declared. Nothing was stored."""
 
@@ -79,6 +85,24 @@ class KeyInUse(SpoolError):
     """A request with this Idempotency-Key is still running. Its answer will be this request's answer too."""
 
     slug, title, status, retry_after = "key-in-use", "Request still running", 409, 2
+
+
+class OffsetMismatch(SpoolError):
+    """The bytes do not go on where the upload stands; `expected-offset` says where that is. Nothing was changed."""
+
+    slug, title, status = "offset-mismatch", "Offset does not match", 409
+
+
+class Superseded(SpoolError):
+    """Another request has taken this upload over. What this one brought is kept."""
+
+    slug, title, status = "superseded", "Upload taken over", 409
+
+
+class Gone(SpoolError):
+    """The upload has expired, or was given up. A new one has to be created."""
+
+    slug, title, status = "gone", "Upload gone", 410
 
 
 class PreconditionFailed(SpoolError):

@@ -20,6 +20,9 @@ Metadata = dict[str, "str | list[str]"]
 
 Sort = Literal["created_at", "size", "filename"]
 
+UploadState = Literal["open", "complete", "finished"]
+"""Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
+
 T = TypeVar("T")
 
 
@@ -66,6 +69,35 @@ class Upload:
     media_type: str
     digests: Mapping[str, bytes]
     """Of the bytes that arrived: sha-256, and whatever else the intent claims a digest for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """An upload that outlives its connection. Its row is the truth: bytes past its offset are garbage."""
+
+    id: UploadId
+    key: Key
+    owner: str
+    dialect: str
+    """The protocol that created it, and the only one that may continue it."""
+    intent: Intent
+    """Its size is the upload's length, or None while that is unknown."""
+    notes: Mapping[str, str]
+    """What the dialect has to remember, word for word."""
+    partial: bool
+    """It only lends its bytes to a concatenation, and never becomes a file by itself."""
+    created_at: datetime
+    expires_at: datetime
+    """When an upload without progress is given up; when a finished one is forgotten."""
+    staged: Staged
+    """How far it has come, durably."""
+    state: UploadState
+    epoch: int
+    """Counts who may write: only the latest claim can advance the row."""
+    media_type: str | None
+    """As detected, once the head is there."""
+    file_id: FileId | None
+    """The file that it became."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from spool.model import Answer, File, FileId, FileQuery, Key, Page, Staged, Token, TokenId, Usage
+    from spool.model import (
+        Answer,
+        File,
+        FileId,
+        FileQuery,
+        Key,
+        Page,
+        Resumable,
+        Staged,
+        Token,
+        TokenId,
+        UploadId,
+        Usage,
+    )
 
 
 class Clock(Protocol):
@@ -34,6 +47,12 @@ class Sniffer(Protocol):
 class BlobWriter(Protocol):
     """The one writer of a staged blob."""
 
+    async def absorb(self, key: Key, at: Staged) -> None:
+        """Appends the first `at.offset` bytes of another staged blob, sharing them where the store can.
+
+        Raises Unavailable if they are gone.
+        """
+
     async def write(self, batch: Sequence[bytes]) -> None:
         """Appends the buffers of `batch`, in order.
 
@@ -51,16 +70,21 @@ class BlobWriter(Protocol):
 class BlobStore(Protocol):
     """Keeps immutable blobs under opaque keys. A blob is staged, then live, then gone."""
 
-    async def writer(self, key: Key) -> BlobWriter:
-        """A writer for a new staged blob. Staged bytes are not readable and may be lost by a crash until committed."""
+    async def writer(self, key: Key, at: Staged | None = None) -> BlobWriter:
+        """A writer for a staged blob.
+
+        Without `at` the blob is new, and a crash may lose it until it is committed. With `at` it outlives a crash from
+        its first sync on, and the writer goes on there: bytes past `at.offset` are garbage and are cut off. Raises
+        Unavailable if fewer bytes than that are there.
+        """
 
     async def commit(self, key: Key, at: Staged) -> None:
         """The blob is live and durable. Never replaces another; idempotent; completes even if cancelled."""
 
-    async def open(self, key: Key) -> BinaryIO:
-        """The live blob, open for reading from its first byte; it stays readable when the blob is deleted meanwhile.
+    async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
+        """The live blob, or the staged one, open for reading from its first byte.
 
-        Raises NotFound.
+        It stays readable when the blob is deleted meanwhile. Raises NotFound.
         """
 
     def locate(self, key: Key) -> Path | None:
@@ -85,10 +109,14 @@ class BlobStore(Protocol):
 class Files(Protocol):
     """The records of files. No row, no file. Every verb is one transaction, durable when it returns."""
 
-    async def finish(self, files: Sequence[File], answer: Answer | None = None) -> None:
+    async def finish(
+        self, files: Sequence[File], answer: Answer | None = None, upload: Resumable | None = None
+    ) -> None:
         """All of `files`, and `answer`, are recorded, or none. Completes even if the caller is cancelled.
 
-        Raises Rejected if an answer with its owner and key, not older than `answer`'s day, exists already.
+        `upload` is what the one file was before: its row becomes finished and names the file, in the same transaction.
+        Raises Rejected if an answer with its owner and key, not older than `answer`'s day, exists already; Superseded
+        if the row of `upload` is not complete at its epoch.
         """
 
     async def file(self, id: FileId) -> File:
@@ -115,10 +143,45 @@ class Files(Protocol):
         """At most `limit` files whose expires_at is not after `now`, earliest first."""
 
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
-        """Those of `keys` that a file's record names."""
+        """Those of `keys` that the record of a file, or of an upload that is not finished, names."""
 
     async def usage(self, owner: str) -> Usage:
-        """What `owner` keeps, at the same cost however much that is."""
+        """What `owner` keeps, at the same cost however much that is.
+
+        An upload that is not finished counts with its length or, while that is unknown, with its offset.
+        """
+
+
+class Uploads(Protocol):
+    """The rows of resumable uploads. Every verb is one transaction, durable when it returns."""
+
+    async def add_upload(self, upload: Resumable) -> None:
+        """The upload is recorded."""
+
+    async def upload(self, id: UploadId) -> Resumable:
+        """Raises NotFound."""
+
+    async def claim(self, id: UploadId) -> Resumable:
+        """The row with its epoch raised by one: whoever claimed it before can no longer advance it. Raises NotFound."""
+
+    async def advance(self, upload: Resumable) -> None:
+        """The row's intent, staged, state, media_type and expires_at are those of `upload`.
+
+        Completes even if the caller is cancelled. Raises Superseded if the row is of another epoch or gone, and
+        nothing has changed.
+        """
+
+    async def drop(self, id: UploadId) -> Resumable:
+        """The row is gone; returns what it was. Its staged blob is the caller's to delete. Raises NotFound."""
+
+    async def stale(self, before: datetime, limit: int) -> Sequence[Resumable]:
+        """At most `limit` uploads that expired by `before`, in any state, earliest first."""
+
+    async def unfinished(self, limit: int) -> Sequence[Resumable]:
+        """At most `limit` complete uploads that are not partial: a crash came between last byte and file."""
+
+    async def promised(self) -> int:
+        """Bytes that open uploads of known length may still bring."""
 
 
 class Answers(Protocol):
@@ -150,8 +213,8 @@ class Tokens(Protocol):
         """At least one token exists, expired or not."""
 
 
-class Index(Files, Answers, Tokens, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the three."""
+class Index(Uploads, Files, Answers, Tokens, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the four."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""
