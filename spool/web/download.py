@@ -100,7 +100,7 @@ async def _send(
         response.headers["Content-Range"] = format_content_range(spans[0], file.size)
         return await _send_spans(request, response, blob, [(b"", spans[0])], b"")
     boundary = secrets.token_hex(16)
-    heads, tail, _ = byteranges(spans, file.size, file.media_type, boundary)
+    heads, tail = byteranges(spans, file.size, file.media_type, boundary)
     response.headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
     return await _send_spans(request, response, blob, list(zip(heads, spans, strict=True)), tail)
 
