@@ -8,7 +8,6 @@ rows. Until the rows are durable nobody sees a file, and whatever is left behind
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import secrets
 from dataclasses import replace
@@ -17,22 +16,19 @@ from typing import TYPE_CHECKING, Final
 from spool.errors import DigestMismatch
 from spool.model import File, FileId, Key, Upload, UploadId
 from spool.policy import file_too_large
+from spool.staging import Stage, batches, new_hashes, new_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from datetime import datetime
 
     from spool.admission import Admission, Reservation
-    from spool.model import Answer, Intent, Principal, Staged
+    from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
-    from spool.ports import BlobStore, BlobWriter, Clock, Files, Sniffer
+    from spool.ports import BlobStore, Clock, Files, Sniffer
 
-_HEAD: Final = 4096
-"""The least that libmagic needs to be right about media."""
 _BATCH_BUDGET: Final = 32 * 1024 * 1024
 _BATCH: Final = (64 * 1024, 4 * 1024 * 1024)
-_INLINE: Final = 64 * 1024
-"""Hashing this much takes about as long as handing it to a thread."""
 
 
 class Ingest:
@@ -71,12 +67,12 @@ class Ingest:
         """
         now = self._clock()
         grant = self._policy.admit(intent, now)
-        key = _new_key(now)
+        key = new_key(now)
         self._active.add(key)
         try:
             writer = await self._blobs.writer(key)
             try:
-                stage = _Stage(writer, intent.digests)
+                stage = Stage(writer, new_hashes(intent.digests))
                 media_type = await self._stage(stage, _limited(body, grant.max_size), reservation)
                 staged, digests = await stage.finish()
             finally:
@@ -94,21 +90,22 @@ class Ingest:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
         return replace(upload, intent=intent, grant=self._policy.admit(intent, self._clock()))
 
-    async def _stage(self, stage: _Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
+    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
         media_type = None
-        async for batch in _batches(body, self._batch_size):
+        async for batch in batches(body, self.batch_size):
             await reservation.take(sum(map(len, batch)))
             if media_type is None:
-                media_type = await self._sniff(b"".join(batch))
+                media_type = await self.sniff(b"".join(batch))
             await stage.write(batch)
-        return media_type or await self._sniff(b"")
+        return media_type or await self.sniff(b"")
 
-    async def _sniff(self, head: bytes) -> str:
+    async def sniff(self, head: bytes) -> str:
+        """The type of what starts with `head`. Raises BadType if policy refuses it."""
         media_type = await self._sniffer.sniff(head)
         self._policy.recheck(media_type)
         return media_type
 
-    def _batch_size(self) -> int:
+    def batch_size(self) -> int:
         """Large enough to make thread hops cheap, small enough for all running uploads to share one budget."""
         smallest, largest = _BATCH
         return max(smallest, min(largest, _BATCH_BUDGET // max(1, self._admission.running)))
@@ -121,26 +118,37 @@ class Ingest:
         """
         keys = [upload.key for upload in uploads]
         try:
-            for upload in uploads:
-                _verify(upload)
             await self._publish(uploads)
         except BaseException:
             await self._drop(keys)
             raise
         try:
-            now = self._clock()
-            files = [_file(upload, now) for upload in uploads]
-            await self._files.finish(files, answer and replace(answer, files=tuple(files)))
+            return await self._record(uploads, answer=answer)
         finally:
             self._active.difference_update(keys)
-        return files
 
-    async def _publish(self, uploads: Iterable[Upload]) -> None:
+    async def finish(self, upload: Upload, row: Resumable) -> File:
+        """The resumable upload is a file, and its row says so. Raises as `commit` does, but keeps the staged bytes."""
+        await self._publish([upload])
+        (file,) = await self._record([upload], row=row)
+        return file
+
+    async def _publish(self, uploads: Sequence[Upload]) -> None:
+        for upload in uploads:
+            _verify(upload)
         commits = (self._blobs.commit(upload.key, upload.staged) for upload in uploads)
         outcomes = await asyncio.gather(*commits, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _record(
+        self, uploads: Sequence[Upload], *, answer: Answer | None = None, row: Resumable | None = None
+    ) -> list[File]:
+        now = self._clock()
+        files = [_file(upload, now) for upload in uploads]
+        await self._files.finish(files, answer and replace(answer, files=tuple(files)), row)
+        return files
 
     async def discard(self, uploads: Iterable[Upload]) -> None:
         """The staged bytes are gone: a courtesy, for what is left in another way is reclaimed by the next sweep."""
@@ -154,38 +162,6 @@ class Ingest:
             self._active.difference_update(keys)
 
 
-class _Stage:
-    """Writes and hashes one upload's batches, both while the next one arrives."""
-
-    def __init__(self, writer: BlobWriter, claimed: Iterable[str]) -> None:
-        self._writer = writer
-        self._hashes = {name: hashlib.new(name.replace("-", "")) for name in {"sha-256", *claimed}}
-        self._hashing: asyncio.Future[None] | None = None
-
-    async def write(self, batch: Sequence[bytes]) -> None:
-        await self._hashed()
-        if sum(map(len, batch)) <= _INLINE:
-            self._update(batch)
-        else:
-            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._update, batch)
-        await self._writer.write(batch)
-
-    async def finish(self) -> tuple[Staged, dict[str, bytes]]:
-        staged = await self._writer.sync()
-        await self._hashed()
-        return staged, {name: hash_.digest() for name, hash_ in self._hashes.items()}
-
-    async def _hashed(self) -> None:
-        if self._hashing is not None:
-            await self._hashing
-            self._hashing = None
-
-    def _update(self, batch: Sequence[bytes]) -> None:
-        for hash_ in self._hashes.values():
-            for chunk in batch:
-                hash_.update(chunk)
-
-
 async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
     size = 0
     async for chunk in body:
@@ -193,29 +169,6 @@ async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[byte
         if size > limit:
             raise file_too_large(limit)
         yield chunk
-
-
-async def _batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
-    """The body in batches of about `size()` bytes; the first one as soon as it holds the head."""
-    batch: list[bytes] = []
-    length, enough = 0, _HEAD
-    async for chunk in body:
-        batch.append(chunk)
-        length += len(chunk)
-        if length >= enough:
-            yield batch
-            batch, length, enough = [], 0, size()
-    if batch:
-        yield batch
-
-
-def _new_key(now: datetime) -> Key:
-    """A key whose first two digits stand for a window of four seconds.
-
-    The local store spreads blobs over directories by these digits: uploads that are committed at the same time share
-    a directory and so its fsync, and all 256 directories fill evenly.
-    """
-    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{secrets.token_hex(15)}")
 
 
 def _verify(upload: Upload) -> None:

@@ -1,0 +1,200 @@
+"""Resumption: uploads that outlive their connection, whatever protocol they speak.
+
+The row is the truth. A request takes its turn at an upload: it stops whoever is at it, raises the epoch so that nobody
+else can advance the row, goes on where the row says, and in every ending syncs what arrived and then advances the row.
+So an offset that a client was told is on stable storage, and bytes past it are garbage that the next writer cuts off.
+
+The hashes of an upload are kept in memory between its requests. After a restart they are made anew when the upload is
+complete, by reading its bytes once in a worker thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from spool import lifecycle
+from spool.errors import BadRequest, BadType, DigestMismatch
+from spool.model import Resumable, Staged, Upload, UploadId
+from spool.policy import file_too_large
+from spool.staging import HEAD, new_hashes, new_key
+from spool.turn import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
+    from typing import BinaryIO
+
+    from spool.ingest import Ingest
+    from spool.model import File, Intent, Principal
+    from spool.policy import Policy
+    from spool.ports import BlobStore, Clock, Files, Uploads
+    from spool.staging import Hashes
+
+_REMEMBERED: Final = 1024
+"""Uploads whose hashes are kept between their requests."""
+_READ: Final = 1024 * 1024
+
+
+class Resumption:
+    """Creates resumable uploads and gives out turns at them."""
+
+    def __init__(  # noqa: PLR0913  # the composition root names each of them
+        self,
+        *,
+        ingest: Ingest,
+        blobs: BlobStore,
+        uploads: Uploads,
+        files: Files,
+        policy: Policy,
+        clock: Clock,
+        ttl: timedelta,
+    ) -> None:
+        """`ttl` is how long an upload without progress is kept, and a finished one remembered."""
+        self.ingest = ingest
+        self.blobs = blobs
+        self.uploads = uploads
+        self.policy = policy
+        self._files = files
+        self._clock = clock
+        self._ttl = ttl
+        self._turns: dict[UploadId, Turn] = {}
+        self._hashes: OrderedDict[UploadId, tuple[int, Hashes]] = OrderedDict()
+
+    async def create(
+        self, intent: Intent, who: Principal, dialect: str, notes: Mapping[str, str], *, partial: bool = False
+    ) -> Resumable:
+        """A new upload without bytes, recorded. Raises as `Policy.admit` and `Ingest.admit` do."""
+        now = self._clock()
+        self.policy.admit(intent, now)
+        upload = Resumable(
+            id=UploadId(secrets.token_hex(16)),
+            key=new_key(now),
+            owner=who.name,
+            dialect=dialect,
+            intent=intent,
+            notes=notes,
+            partial=partial,
+            created_at=now,
+            expires_at=now + self._ttl,
+            staged=Staged(0),
+            state="open",
+            epoch=0,
+            media_type=None,
+            file_id=None,
+        )
+        with await self.ingest.admit(who, intent.size or 0):  # until the row itself counts
+            await self.uploads.add_upload(upload)
+        return upload
+
+    async def take(self, id: UploadId, who: Principal, dialect: str) -> Turn:
+        """A turn at the upload, to be ended by `Turn.save`. Stops and saves the turn that is under way.
+
+        Raises NotFound, also for the uploads of others; Gone.
+        """
+        lifecycle.visible(await self.uploads.upload(id), who, dialect, self._clock())
+        while running := self._turns.get(id):
+            await running.stop()
+        turn = self._turns[id] = Turn(self, id)
+        try:
+            await turn.begin()
+        except BaseException:
+            self.end(turn)
+            raise
+        return turn
+
+    async def finish(self, upload: Resumable) -> File:
+        """The complete upload is a file. Idempotent.
+
+        Raises DigestMismatch or BadType, and then the upload is gone; StorageFull or Unavailable, and it can be tried
+        again.
+        """
+        if upload.file_id is not None:
+            return await self._files.file(upload.file_id)
+        try:
+            grant = self.policy.admit(replace(upload.intent, expires_at=None), self._clock())
+            grant = replace(grant, expires_at=self.policy.expiry(upload.intent.expires_at, self._clock()))
+            media_type = upload.media_type or await self.ingest.sniff(await self._read_head(upload))
+            digests = await self._digests(upload)
+            whole = Upload(
+                upload.id, upload.key, upload.owner, upload.intent, grant, upload.staged, media_type, digests
+            )
+            return await self.ingest.finish(whole, upload)
+        except (BadType, DigestMismatch):
+            await self.give_up(upload.id)
+            raise
+
+    async def give_up(self, id: UploadId) -> None:
+        """The upload and its staged bytes are gone; a file that it became stays. Raises NotFound.
+
+        The row goes first: if the bytes stay behind, the sweep takes them.
+        """
+        upload = await self.uploads.drop(id)
+        self._hashes.pop(id, None)
+        if upload.state != "finished":
+            await self.blobs.delete(upload.key)
+
+    async def partials(self, ids: Sequence[UploadId], who: Principal, dialect: str) -> list[Resumable]:
+        """The complete partial uploads that are to be concatenated. Raises NotFound, Gone, BadRequest, TooLarge."""
+        now = self._clock()
+        parts = [lifecycle.visible(await self.uploads.upload(id), who, dialect, now) for id in ids]  # noqa: A001
+        if not all(part.partial and part.state == "complete" for part in parts):
+            raise BadRequest("only complete partial uploads can be concatenated")
+        if sum(part.staged.offset for part in parts) > self.policy.max_file_size:
+            raise file_too_large(self.policy.max_file_size)
+        return parts
+
+    def renewed(self, upload: Resumable) -> Resumable:
+        """The upload with its whole time to live before it."""
+        return replace(upload, expires_at=self._clock() + self._ttl)
+
+    def end(self, turn: Turn) -> None:
+        """The turn is over, and the next one may begin."""
+        if self._turns.get(turn.id) is turn:
+            del self._turns[turn.id]
+        turn.ended.set()
+
+    def hashes_at(self, upload: Resumable) -> Hashes:
+        """The upload's running hashes, to go on with; empty if they are not known at its offset."""
+        if not upload.staged.offset:
+            return new_hashes(upload.intent.digests)
+        offset, hashes = self._hashes.get(upload.id, (-1, {}))
+        return {name: hash_.copy() for name, hash_ in hashes.items()} if offset == upload.staged.offset else {}
+
+    def remember(self, upload: Resumable, hashes: Hashes) -> None:
+        """These are the upload's hashes at its offset."""
+        self._hashes[upload.id] = upload.staged.offset, hashes
+        self._hashes.move_to_end(upload.id)
+        while len(self._hashes) > _REMEMBERED:
+            self._hashes.popitem(last=False)
+
+    async def _digests(self, upload: Resumable) -> dict[str, bytes]:
+        hashes = self.hashes_at(upload)
+        if not hashes:
+            blob = await self.blobs.open(upload.key, staged=True)
+            hashes = await asyncio.get_running_loop().run_in_executor(None, _hash, blob, upload)
+        self._hashes.pop(upload.id, None)
+        return {name: hash_.digest() for name, hash_ in hashes.items()}
+
+    async def _read_head(self, upload: Resumable) -> bytes:
+        blob = await self.blobs.open(upload.key, staged=True)
+        return await asyncio.get_running_loop().run_in_executor(None, _read, blob, min(HEAD, upload.staged.offset))
+
+
+def _hash(blob: BinaryIO, upload: Resumable) -> Hashes:
+    hashes = new_hashes(upload.intent.digests)
+    left = upload.staged.offset
+    with blob:
+        while left and (chunk := blob.read(min(_READ, left))):
+            left -= len(chunk)
+            for hash_ in hashes.values():
+                hash_.update(chunk)
+    return hashes
+
+
+def _read(blob: BinaryIO, size: int) -> bytes:
+    with blob:
+        return blob.read(size)

@@ -1,0 +1,112 @@
+"""How bytes are staged: in batches, each written and hashed while the next one arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from spool.model import Key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from spool.model import Staged
+    from spool.ports import BlobWriter
+
+HEAD: Final = 4096
+"""The least that libmagic needs to be right about media."""
+_INLINE: Final = 64 * 1024
+"""Hashing this much takes about as long as handing it to a thread."""
+
+
+class Hash(Protocol):
+    """As hashlib has them."""
+
+    def update(self, data: bytes, /) -> None:
+        """Takes more bytes in."""
+
+    def digest(self) -> bytes:
+        """Of the bytes so far."""
+
+    def copy(self) -> Self:
+        """One that goes its own way from here."""
+
+
+Hashes = dict[str, Hash]
+"""By the names that RFC 9530 gives to algorithms."""
+
+
+def new_hashes(claimed: Iterable[str]) -> Hashes:
+    """For SHA-256, which every file has, and for whatever else a client claims a digest of."""
+    return {name: hashlib.new(name.replace("-", "")) for name in {"sha-256", *claimed}}
+
+
+class Stage:
+    """Writes and hashes one upload's batches, both while the next one arrives."""
+
+    def __init__(self, writer: BlobWriter, hashes: Hashes) -> None:
+        self._writer = writer
+        self._hashes = hashes
+        self._hashing: asyncio.Future[None] | None = None
+
+    async def write(self, batch: Sequence[bytes]) -> None:
+        """The batch is being written and hashed."""
+        await self._hashed()
+        if sum(map(len, batch)) <= _INLINE:
+            self._update(batch)
+        else:
+            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._update, batch)
+        await self._writer.write(batch)
+
+    async def finish(self) -> tuple[Staged, dict[str, bytes]]:
+        """What is staged, durably, and its digests. More may be written afterwards."""
+        staged = await self._writer.sync()
+        await self._hashed()
+        return staged, {name: hash_.digest() for name, hash_ in self._hashes.items()}
+
+    async def _hashed(self) -> None:
+        if self._hashing is not None:
+            await self._hashing
+            self._hashing = None
+
+    def _update(self, batch: Sequence[bytes]) -> None:
+        for hash_ in self._hashes.values():
+            for chunk in batch:
+                hash_.update(chunk)
+
+
+async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
+    """The body in batches of about `size()` bytes; the first one as soon as it holds the head.
+
+    What `body` raises comes after the last batch: no byte that arrived is lost.
+    """
+    batch: list[bytes] = []
+    length, enough = 0, HEAD
+    ending: BaseException | None = None
+    while ending is None:
+        try:
+            chunk = await anext(body)
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            ending = error
+            break
+        batch.append(chunk)
+        length += len(chunk)
+        if length >= enough:
+            yield batch
+            batch, length, enough = [], 0, size()
+    if batch:
+        yield batch
+    if not isinstance(ending, StopAsyncIteration):
+        raise ending
+
+
+def new_key(now: datetime) -> Key:
+    """A key whose first two digits stand for a window of four seconds.
+
+    The local store spreads blobs over directories by these digits: uploads that are committed at the same time share
+    a directory and so its fsync, and all 256 directories fill evenly.
+    """
+    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{secrets.token_hex(15)}")

@@ -1,0 +1,194 @@
+"""A turn: one request's time at a resumable upload."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from spool import lifecycle
+from spool.errors import BadType, Superseded, TooLarge
+from spool.staging import HEAD, Stage, batches
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from spool.admission import Reservation
+    from spool.model import Resumable, UploadId
+    from spool.ports import BlobWriter
+    from spool.resumption import Resumption
+    from spool.staging import Hashes
+
+_CHECKPOINT: Final = 64 * 1024 * 1024
+"""Bytes after which the row advances while more are coming: what a crash may cost, and what the last sync has to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A check of one request's bytes, on which it depends whether any of them are kept."""
+
+    algorithms: frozenset[str]
+    """As hashlib calls them."""
+    check: Callable[[Mapping[str, bytes]], None]
+    """Is given the digests by algorithm, and raises if they are not as they should be."""
+
+
+class Turn:
+    """One request's time at an upload; nobody else writes to it meanwhile."""
+
+    def __init__(self, resumption: Resumption, id: UploadId) -> None:
+        self.id = id
+        self.ended = asyncio.Event()
+        self.upload: Resumable
+        """As its row is, or as it will be once this turn is saved."""
+        self._resumption = resumption
+        self._stopped = False
+        self._receiving: asyncio.Task[object] | None = None
+        self._writer: BlobWriter | None = None
+        self._stage: Stage | None = None
+        self._hashes: Hashes = {}
+        self._completes: bool | None = None
+        self._whole = False
+        self._keeps = True
+        """What was received is worth an advance of the row."""
+        self._doomed = False
+
+    async def begin(self) -> None:
+        """The epoch is raised, unless the upload is finished. Raises NotFound."""
+        upload = await self._resumption.uploads.upload(self.id)
+        self.upload = upload if upload.state == "finished" else await self._resumption.uploads.claim(self.id)
+
+    async def stop(self) -> None:
+        """What this turn has received is saved, its request is told Superseded, and it has ended."""
+        self._stopped = True
+        if self._receiving is not None:
+            self._receiving.cancel()
+        await self.ended.wait()
+
+    def expect(self, length: int | None) -> None:
+        """The upload's length is known, if it is given. Raises InconsistentLength or TooLarge."""
+        self.upload = lifecycle.with_length(self.upload, length, self._resumption.policy.max_file_size)
+
+    async def receive(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        completes: bool | None = None,
+        verification: Verification | None = None,
+        reservation: Reservation | None = None,
+        progress: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        """Stages `body` after what is there. Whatever ends it early, `save` keeps what arrived.
+
+        With a `verification` it is all or nothing. `progress` is told offsets that are durable, now and then. Raises
+        TooLarge before a byte too many is written, BadType once the head is known, Superseded if another turn is taken.
+        """
+        self._receiving = asyncio.current_task()
+        try:
+            if self._stopped:
+                raise _superseded()  # before it began
+            await self._open(completes, verification)
+            await self._stream(body, verification, reservation, progress)
+        except asyncio.CancelledError:
+            if self._stopped and self._receiving is not None and not self._receiving.uncancel():
+                raise _superseded() from None
+            raise
+        except BadType:
+            self._doomed = True
+            raise
+        finally:
+            self._receiving = None
+
+    async def _open(self, completes: bool | None, verification: Verification | None) -> None:  # noqa: FBT001
+        self._completes = completes
+        self._keeps = verification is None
+        self._hashes = self._resumption.hashes_at(self.upload)
+        checked = {f"body {name}": hash_ for name, hash_ in _body_hashes(verification).items()}
+        self._writer = await self._resumption.blobs.writer(self.upload.key, self.upload.staged)
+        self._stage = Stage(self._writer, {**self._hashes, **checked})
+
+    async def _stream(
+        self,
+        body: AsyncIterator[bytes],
+        verification: Verification | None,
+        reservation: Reservation | None,
+        progress: Callable[[int], Awaitable[None]] | None,
+    ) -> None:
+        since_checkpoint = 0
+        async for batch in batches(self._within_length(body), self._resumption.ingest.batch_size):
+            size = sum(map(len, batch))
+            await self._stage_batch(batch, size, reservation)
+            since_checkpoint += size
+            if since_checkpoint >= _CHECKPOINT and verification is None:
+                await self._advance()
+                since_checkpoint = 0
+                if progress is not None:
+                    await progress(self.upload.staged.offset)
+        self._whole = True
+        if verification is not None:
+            await self._verify(verification)
+
+    async def _stage_batch(self, batch: list[bytes], size: int, reservation: Reservation | None) -> None:
+        assert self._stage is not None
+        if self.upload.media_type is None and not self.upload.staged.offset and size >= HEAD:
+            self.upload = replace(self.upload, media_type=await self._resumption.ingest.sniff(b"".join(batch)))
+        if reservation is not None:
+            await reservation.take(size)
+        await self._stage.write(batch)
+
+    async def _within_length(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        length = self.upload.intent.size
+        limit = self._resumption.policy.max_file_size if length is None else length
+        room = limit - self.upload.staged.offset
+        async for chunk in body:
+            room -= len(chunk)
+            if room < 0:
+                raise TooLarge(f"this upload has room for {limit} bytes", limit=limit)
+            yield chunk
+
+    async def _verify(self, verification: Verification) -> None:
+        assert self._stage is not None
+        _, digests = await self._stage.finish()
+        prefix = "body "
+        verification.check({k.removeprefix(prefix): v for k, v in digests.items() if k.startswith(prefix)})
+        self._keeps = True
+
+    async def absorb(self, parts: Sequence[Resumable]) -> None:
+        """Stages the bytes of other uploads, in this order, after what is there."""
+        self._writer = await self._resumption.blobs.writer(self.upload.key, self.upload.staged)
+        for part in parts:
+            await self._writer.absorb(part.key, part.staged)
+        self._stage = Stage(self._writer, {})
+        self._whole = True
+
+    async def save(self) -> None:
+        """What was received is durable, the row says so, and the turn is over; runs whatever becomes of the client.
+
+        Raises Superseded if another process has taken over, InconsistentLength if the upload cannot be complete.
+        """
+        try:
+            if self._doomed:
+                await self._resumption.give_up(self.id)
+            elif self._stage is not None and self._keeps:
+                await self._advance()
+                self._resumption.remember(self.upload, self._hashes)
+        finally:
+            if self._writer is not None:
+                await self._writer.aclose()
+            self._resumption.end(self)
+
+    async def _advance(self) -> None:
+        assert self._stage is not None
+        staged, _ = await self._stage.finish()
+        upload = lifecycle.advanced(self.upload, staged, self._completes, whole=self._whole)
+        self.upload = self._resumption.renewed(upload)
+        await self._resumption.uploads.advance(self.upload)
+
+
+def _superseded() -> Superseded:
+    return Superseded("another request has taken this upload over")
+
+
+def _body_hashes(verification: Verification | None) -> Hashes:
+    return {name: hashlib.new(name) for name in verification.algorithms} if verification else {}
