@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spool.units import COUNT, DURATION, LIFETIME, LIST, NETWORKS, PATH, PORT, SIZE, TEXT, URL, Kind, choice
+from spool.units import COUNT, DURATION, LIFETIME, LIST, NETWORKS, PATH, PORT, SIZE, SWITCH, TEXT, URL, Kind, choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +42,8 @@ class Server:
     accel: str = _key(choice("", "x-accel-redirect"), "")
     accel_location: str = _key(TEXT, "/spool-blobs/")
     trusted_proxies: tuple[Network, ...] = _key(NETWORKS, [])
+    cors_origins: tuple[str, ...] = _key(LIST, [])
+    interim_responses: bool = _key(SWITCH, "true")
     shutdown_grace: timedelta = _key(DURATION, "30s")
 
 
@@ -65,6 +67,7 @@ class Limits:
     max_part_headers_size: int = _key(SIZE, "8 KiB")
     min_free_space: int = _key(SIZE, "256 MiB")
     quota: int = _key(SIZE, 0)
+    upload_ttl: timedelta = _key(DURATION, "24h")
     max_uploads: int = _key(COUNT, 256)
     idle_timeout: timedelta = _key(DURATION, "30s")
     min_rate: int = _key(SIZE, "1 KiB")

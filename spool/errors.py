@@ -45,6 +45,21 @@ class InconsistentLength(BadRequest):
     slug, title = "inconsistent-length", "Length contradicts itself"
 
 
+class CompletedUpload(BadRequest):
+    """The upload is complete and takes no more bytes. Nothing was changed."""
+
+    slug, title = "completed-upload", "Upload is complete"
+
+
+class ChecksumMismatch(SpoolError):
+    """The bytes of this request do not have the checksum the client gave for them. None of them were kept.
+
+    The status is that of the tus protocol's checksum extension.
+    """
+
+    slug, title, status = "checksum-mismatch", "Checksum Mismatch", 460
+
+
 class CutOff(BadRequest):
     """The body ended early: no closing boundary, or fewer bytes than were declared. Nothing was stored."""
 
@@ -58,7 +73,10 @@ class Unauthenticated(SpoolError):
 
 
 class Forbidden(SpoolError):
-    """The token is valid, but its scopes do not cover what was asked."""
+    """The token is valid, but its scopes do not cover what was asked.
+
+    Of an upload by tus: it is made of others, and takes no bytes of its own.
+    """
 
     slug, title, status = "forbidden", "Not allowed", 403
 
@@ -106,7 +124,10 @@ class Gone(SpoolError):
 
 
 class PreconditionFailed(SpoolError):
-    """An If-Match or If-Unmodified-Since condition does not hold for this file."""
+    """An If-Match or If-Unmodified-Since condition does not hold for this file.
+
+    Of an upload by tus: the request does not say `Tus-Resumable: 1.0.0`.
+    """
 
     slug, title, status = "precondition-failed", "Precondition failed", 412
 

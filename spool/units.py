@@ -101,6 +101,13 @@ def _parse_count(value: object) -> int:
     return count
 
 
+def _parse_switch(value: object) -> bool:
+    words = {"true": True, "false": False}
+    if str(value).lower() not in words:
+        raise ValueError
+    return words[str(value).lower()]
+
+
 def _parse_url(value: object) -> str:
     url = _parse_text(value).rstrip("/")
     if url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
@@ -129,6 +136,7 @@ def _show_list(values: tuple[object, ...]) -> str:
 
 TEXT: Final = Kind("a text", _parse_text, _show_text)
 URL: Final = Kind('an address such as "https://media.example.org"', _parse_url, _show_text)
+SWITCH: Final = Kind("true or false", _parse_switch, lambda on: "true" if on else "false")
 PORT: Final = Kind("a port from 0 to 65535", _parse_port, str)
 COUNT: Final = Kind("a number from 1 up", _parse_count, str)
 SIZE: Final = Kind('a size such as "64 KiB" or "10 GB"', _parse_size, lambda size: _show_text(_show_size(size)))

@@ -127,6 +127,8 @@ class ResponseHead:
     headers: Mapping[str, str]
     with_record: bool = False
     """The body is the file's record, as after a plain upload; otherwise there is none."""
+    problem_type: str | None = None
+    """Stands in for the type of the error's problem document, where the dialect has a type of its own for the error."""
 
 
 class Dialect(Protocol):

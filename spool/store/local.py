@@ -1,73 +1,89 @@
 """Blobs in a directory of this machine.
 
 A blob is written to a nameless file (O_TMPFILE), fsynced, linked under its key, and its directory is fsynced: nothing
-half-done ever has a name, and a crash leaves nothing behind. Where the file system or the platform has no nameless
-files, a name in `incoming/` stands in, and is dropped after the link. Links never replace, and keys never repeat.
+half-done ever has a name, and a crash leaves nothing behind. A blob that has to outlive a crash before it is committed
+has a name in `incoming/` instead, and so has every staged blob where the file system or the platform has no nameless
+files; the name is dropped after the link. Links never replace, and keys never repeat.
 Directories are 0700, files 0600; every file is opened relative to its directory and not through a symbolic link.
 
     blobs/00 .. blobs/ff    live blobs, spread by the first two digits of their key
-    incoming/               staged blobs where there are no nameless files
+    incoming/               staged blobs that have a name
     lock                    held by the one server that owns the directory
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 from aiofiles.os import wrap
 
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import Key, Staged
 from spool.store.batch import Batcher
+from spool.store.local_layout import Entry, Layout, probe_key, scan
+from spool.store.local_staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from datetime import datetime
 
     from spool.ports import BlobStore, BlobWriter
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_SHARDS: Final = tuple(f"{shard:02x}" for shard in range(256))
-_MOST_BUFFERS: Final = 512
-"""Buffers of one writev; the least IOV_MAX among the platforms is 1024."""
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-_Entry = tuple[Key, int, datetime]
+_Link = tuple[Key, int]
+"""A blob to make live, and the size that it must have."""
 
 
 class LocalStore:
     """A directory of blobs. Made by `open_local`."""
 
-    def __init__(self, layout: _Layout) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._staged: dict[Key, _StagedBlob] = {}
+        self._staged: dict[Key, StagedBlob] = {}
+        """Open, or about to be. Of a blob that outlives a crash this is the only writer that can reach it."""
+        self._committing: dict[Key, asyncio.Future[None]] = {}
+        """Commits of staged blobs that are not open: until they end, nobody may open those."""
         self._writers = ThreadPoolExecutor(8, thread_name_prefix="write")
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="read")
-        self._publisher: Batcher[Key, None] = Batcher("publish", self._publish)
+        self._publisher: Batcher[_Link, None] = Batcher("publish", self._publish)
 
-    async def writer(self, key: Key) -> LocalWriter:
-        blob = await _stage(self._layout, key, executor=self._writers)
-        self._staged[key] = blob
-        return LocalWriter(blob, self._writers)
+    async def writer(self, key: Key, at: Staged | None = None) -> LocalWriter:
+        if key in self._committing:
+            raise Unavailable("the upload is being committed")
+        # Known before it is opened: of two who ask at once, the second takes over from the first, whoever opens first.
+        blob = self._staged[key] = self._new_blob(key, at)
+        try:
+            await _open_to_write(blob, executor=self._writers)
+        except BaseException:
+            await self._close(blob)
+            raise
+        return LocalWriter(blob, self)
+
+    def _new_blob(self, key: Key, at: Staged | None) -> StagedBlob:
+        if at is not None:
+            return LastingBlob(key, self._layout.incoming, at.offset, self._staged.get(key))
+        return (NamelessBlob if self._layout.nameless else NamedBlob)(key, self._layout.incoming)
 
     async def commit(self, key: Key, at: Staged) -> None:
-        blob = self._staged.get(key)
-        if blob is not None and blob.size != at.offset:
-            raise Unavailable("the staged bytes are not those that were synced")
-        await self._publisher.submit(key)
+        if key in self._staged:
+            await self._publisher.submit((key, at.offset))
+            return
+        if key not in self._committing:
+            self._committing[key] = asyncio.ensure_future(self._commit_closed(key, at.offset))
+            self._committing[key].add_done_callback(lambda _: self._committing.pop(key))
+        await asyncio.shield(self._committing[key])
 
-    async def open(self, key: Key) -> BinaryIO:
-        return await _open(self._layout, key, executor=self._readers)
+    async def _commit_closed(self, key: Key, size: int) -> None:
+        await _settle(self._layout, key, size, executor=self._writers)
+        await self._publisher.submit((key, size))
+
+    async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
+        blob = self._staged.get(key) if staged else None
+        return await _open_to_read(self._layout, key, blob, staged=staged, executor=self._readers)
 
     def locate(self, key: Key) -> Path | None:
         return Path(key[:2], key)
@@ -77,12 +93,14 @@ class LocalStore:
         await _delete(self._layout, key, blob, executor=self._readers)
 
     async def keys(self) -> AsyncIterator[tuple[Key, int, datetime]]:
+        told = set()
         for blob in list(self._staged.values()):
             if entry := await _stat(blob, executor=self._readers):
+                told.add(blob.key)
                 yield entry
         for directory in (self._layout.incoming, *self._layout.shards.values()):
             for entry in await _scan(directory, executor=self._readers):
-                if entry[0] not in self._staged:
+                if entry[0] not in told:
                     yield entry
 
     async def free(self) -> int:
@@ -96,61 +114,100 @@ class LocalStore:
         return self._layout.lock()
 
     async def aclose(self) -> None:
-        """Commits that were asked for are done; staged blobs are dropped; the directory is free for another process."""
+        """Commits that were asked for are done; the directory is free for another process.
+
+        Staged blobs are dropped, but for those that outlive a crash.
+        """
+        if self._committing:
+            await asyncio.wait(self._committing.values())
         await self._publisher.aclose()
         for pool in (self._writers, self._readers):
             await wrap(pool.shutdown)()
-        for blob in self._staged.values():
-            blob.close()
+        while self._staged:
+            self._staged.popitem()[1].close()
         self._layout.close()
 
-    def _publish(self, keys: Sequence[Key]) -> list[BaseException | None]:
-        """Links all of `keys`, then fsyncs each of their directories once. Runs in the publisher's thread."""
-        outcomes: dict[Key, BaseException | None] = {key: self._link(key) for key in keys}
-        for shard in {key[:2] for key, outcome in outcomes.items() if outcome is None}:
-            try:
-                with _translated():
-                    os.fsync(self._layout.shards[shard])
-            except SpoolError as error:
-                outcomes.update({key: error for key in keys if key[:2] == shard})
-        for key, outcome in outcomes.items():
-            if outcome is None and (blob := self._staged.pop(key, None)):
-                blob.close()
-        return [outcomes[key] for key in keys]
+    async def write(self, blob: StagedBlob, batch: Sequence[bytes]) -> None:
+        """The buffers are appended to a blob of this store."""
+        await _write(blob, batch, executor=self._writers)
 
-    def _link(self, key: Key) -> BaseException | None:
-        try:
-            with _translated():
-                blob = self._staged.get(key)
-                if blob is not None:
-                    blob.link(self._layout.shards[key[:2]])
-                elif not self._layout.has(key):
-                    raise Unavailable("the staged bytes are gone")
-        except SpoolError as error:
-            return error
-        return None
+    async def copy(self, blob: StagedBlob, key: Key, start: int, size: int) -> None:
+        """`size` bytes of the staged blob `key`, from `start` on, are appended to `blob`. Raises Unavailable."""
+        await _copy(self._layout, blob, (key, self._staged.get(key)), start, size, executor=self._writers)
+
+    async def sync(self, blob: StagedBlob) -> int:
+        """What was written to `blob` is durable; its size."""
+        return await _sync(blob, executor=self._writers)
+
+    async def release(self, blob: StagedBlob) -> None:
+        """Its writer is done: one that can be opened again is closed, another one is kept open for its commit."""
+        if isinstance(blob, LastingBlob) and self._staged.get(blob.key) is blob:
+            await self._close(blob)
+
+    async def _close(self, blob: StagedBlob) -> None:
+        await _close(blob, executor=self._writers)
+        if self._staged.get(blob.key) is blob:
+            del self._staged[blob.key]
+
+    def _publish(self, links: Sequence[_Link]) -> list[BaseException | None]:
+        """Links all of `links`, then fsyncs each of their directories once. Runs in the publisher's thread."""
+        new: set[Key] = set()
+        outcomes = {link: _attempt(self._link, *link, new) for link in dict.fromkeys(links)}
+        for shard in {key[:2] for (key, _), outcome in outcomes.items() if outcome is None}:
+            if error := _attempt(os.fsync, self._layout.shards[shard]):
+                outcomes.update({link: error for link in outcomes if link[0][:2] == shard})
+        for (key, _), outcome in outcomes.items():
+            if outcome is None:
+                _attempt(self._layout.unstage, key)  # what stays is one more name of a live blob
+            elif key in new:
+                _attempt(self._layout.unlink, key)  # asked again, fsync reports success: only a new link can be trusted
+        return [outcomes[link] for link in links]
+
+    def _link(self, key: Key, size: int, new: set[Key]) -> None:
+        blob = self._staged.get(key)
+        if blob is not None:
+            blob.link(self._layout.shard(key), size)
+            new.add(key)
+            if self._staged.get(key) is blob:
+                del self._staged[key]
+        elif self._layout.link(key, size):
+            new.add(key)
+        else:
+            self._layout.require(key, size)
 
 
 class LocalWriter:
     """Writes one staged blob, one batch behind: the caller fetches the next batch while this one is written."""
 
-    def __init__(self, blob: _StagedBlob, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, blob: StagedBlob, store: LocalStore) -> None:
         self._blob = blob
-        self._pool = pool
+        self._store = store
         self._writing: asyncio.Future[None] | None = None
+
+    async def absorb(self, key: Key, at: Staged) -> None:
+        # In steps, so that what is cancelled soon ends, and other writers have their turn. An empty blob is one step.
+        for start in range(0, max(1, at.offset), COPY_STEP):
+            await self._written()
+            size = min(COPY_STEP, at.offset - start)
+            self._writing = asyncio.ensure_future(self._store.copy(self._blob, key, start, size))
+        await self._written()
 
     async def write(self, batch: Sequence[bytes]) -> None:
         await self._written()
-        self._writing = asyncio.ensure_future(_write(self._blob, batch, executor=self._pool))
+        self._writing = asyncio.ensure_future(self._store.write(self._blob, batch))
 
     async def sync(self) -> Staged:
         await self._written()
-        return Staged(await _sync(self._blob, executor=self._pool))
+        return Staged(await self._store.sync(self._blob))
 
     async def aclose(self) -> None:
+        await asyncio.shield(self._aclose())
+
+    async def _aclose(self) -> None:
         if self._writing is not None:
             await asyncio.wait([self._writing])
             self._writing.exception()
+        await self._store.release(self._blob)
 
     async def _written(self) -> None:
         if self._writing is not None:
@@ -158,200 +215,99 @@ class LocalWriter:
             self._writing = None
 
 
-class _StagedBlob:
-    """An open file that is not yet live. The lock keeps a late write off a descriptor that was closed and reused."""
-
-    def __init__(self, fd: int, key: Key, incoming: int | None) -> None:
-        self._fd = fd
-        self._key = key
-        self._incoming = incoming
-        """The directory in which it has a name, if it has one."""
-        self._lock = threading.Lock()
-        self.size = 0
-
-    def write(self, batch: Sequence[bytes]) -> None:
-        with self._locked():
-            for start in range(0, len(batch), _MOST_BUFFERS):
-                self._write_all(list(batch[start : start + _MOST_BUFFERS]))
-
-    def _write_all(self, buffers: list[bytes]) -> None:
-        left = sum(map(len, buffers))
-        while left:
-            written = os.writev(self._fd, buffers)
-            self.size += written
-            left -= written
-            if left:
-                buffers = [b"".join(buffers)[written:]]
-
-    def sync(self) -> int:
-        with self._locked():
-            os.fsync(self._fd)
-        return self.size
-
-    def link(self, shard: int) -> None:
-        """Gives the file its key as a name in `shard`; the name is fresh, so that no sweep takes the file for old."""
-        with self._locked():
-            os.utime(self._fd)
-            if self._incoming is None:
-                # a dir_fd makes CPython use linkat with AT_SYMLINK_FOLLOW; without one this fails with EXDEV
-                os.link(f"/proc/self/fd/{self._fd}", self._key, src_dir_fd=shard, dst_dir_fd=shard)
-            else:
-                os.link(self._key, self._key, src_dir_fd=self._incoming, dst_dir_fd=shard, follow_symlinks=False)
-
-    def stat(self) -> _Entry | None:
-        """None once the file is closed."""
-        with self._lock:
-            return None if self._fd < 0 else _entry(self._key, os.fstat(self._fd))
-
-    def close(self) -> None:
-        """Drops the staged file; what was linked stays."""
-        with self._lock:
-            if self._fd < 0:
-                return
-            os.close(self._fd)
-            self._fd = -1
-            if self._incoming is not None:
-                with suppress(FileNotFoundError):
-                    os.unlink(self._key, dir_fd=self._incoming)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._lock:
-            if self._fd < 0:
-                raise Unavailable("the upload was discarded")
-            yield
-
-
-class _Layout:
-    """The spool directory's open directories."""
-
-    def __init__(self, root: Path, *, nameless: bool) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
-        blobs = _directory("blobs", self.root)
-        self.incoming = _directory("incoming", self.root)
-        self.shards = {shard: _directory(shard, blobs) for shard in _SHARDS}
-        os.fsync(blobs)
-        os.fsync(self.root)
-        os.close(blobs)
-        self.nameless = nameless and _has_nameless_files(self.incoming)
-        self._lock: int | None = None
-
-    def has(self, key: Key) -> bool:
-        try:
-            os.stat(key, dir_fd=self.shards[key[:2]], follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def lock(self) -> bool:
-        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.root)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return False
-        self._lock = lock
-        return True
-
-    def close(self) -> None:
-        for fd in (*self.shards.values(), self.incoming, self.root):
-            os.close(fd)
-        if self._lock is not None:
-            os.close(self._lock)
-
-
-def _directory(name: str, parent: int) -> int:
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
-    return os.open(name, _DIRECTORY, dir_fd=parent)
-
-
-def _has_nameless_files(directory: int) -> bool:
-    """Whether O_TMPFILE and linkat through /proc work here, as one try tells."""
-    name = f"probe-{os.getpid()}"
-    try:
-        fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    except (AttributeError, OSError):
-        return False
-    try:
-        os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=directory, dst_dir_fd=directory)
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFull("the disk is full") from error
         raise Unavailable(f"the storage fails: {error.strerror}") from error
 
 
+def _attempt(step: Callable[..., object], *values: object) -> SpoolError | None:
+    """What the step raises."""
+    try:
+        with _translated():
+            step(*values)
+    except SpoolError as error:
+        return error
+    return None
+
+
 @wrap
-def _stage(layout: _Layout, key: Key) -> _StagedBlob:
+def _open_to_write(blob: StagedBlob) -> None:
     with _translated():
-        if layout.nameless:
-            fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=layout.incoming)
-            return _StagedBlob(fd, key, None)
-        return _StagedBlob(os.open(key, _NEW, 0o600, dir_fd=layout.incoming), key, layout.incoming)
+        blob.open()
 
 
 @wrap
-def _write(blob: _StagedBlob, batch: Sequence[bytes]) -> None:
+def _write(blob: StagedBlob, batch: Sequence[bytes]) -> None:
     with _translated():
         blob.write(batch)
 
 
 @wrap
-def _sync(blob: _StagedBlob) -> int:
+def _copy(layout: Layout, blob: StagedBlob, source: tuple[Key, StagedBlob | None], start: int, size: int) -> None:
+    with _translated():
+        try:
+            fd = _read(layout, *source, staged=True)
+        except NotFound as error:
+            raise Unavailable("the bytes to append are gone") from error
+        try:
+            blob.absorb(fd, start, size)
+        finally:
+            os.close(fd)
+
+
+@wrap
+def _sync(blob: StagedBlob) -> int:
     with _translated():
         return blob.sync()
 
 
 @wrap
-def _open(layout: _Layout, key: Key) -> BinaryIO:
+def _close(blob: StagedBlob) -> None:
     with _translated():
-        try:
-            return os.fdopen(os.open(key, _READ, dir_fd=layout.shards[key[:2]]), "rb")
-        except FileNotFoundError as error:
-            raise NotFound("the bytes of this file are gone") from error
+        blob.close()
 
 
 @wrap
-def _delete(layout: _Layout, key: Key, blob: _StagedBlob | None) -> None:
+def _settle(layout: Layout, key: Key, size: int) -> None:
+    with _translated():
+        layout.settle(key, size)
+
+
+@wrap
+def _open_to_read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) -> BinaryIO:
+    with _translated():
+        return os.fdopen(_read(layout, key, blob, staged=staged), "rb")
+
+
+def _read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) -> int:
+    fd = None if blob is None else blob.read()
+    return layout.read(key, staged=staged) if fd is None else fd
+
+
+@wrap
+def _delete(layout: Layout, key: Key, blob: StagedBlob | None) -> None:
     with _translated():
         if blob is not None:
             blob.close()
-        for directory in (layout.incoming, layout.shards[key[:2]]):
-            with suppress(FileNotFoundError):
-                os.unlink(key, dir_fd=directory)
+        layout.unstage(key)
+        layout.unlink(key)
 
 
 @wrap
-def _stat(blob: _StagedBlob) -> _Entry | None:
+def _stat(blob: StagedBlob) -> Entry | None:
     with _translated():
         return blob.stat()
 
 
 @wrap
-def _scan(directory: int) -> list[_Entry]:
-    found = []
-    with _translated(), os.scandir(directory) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):
-                found.append(_entry(Key(entry.name), entry.stat(follow_symlinks=False)))
-    return found
-
-
-def _entry(key: Key, stat: os.stat_result) -> _Entry:
-    return key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)
+def _scan(directory: int) -> list[Entry]:
+    with _translated():
+        return scan(directory)
 
 
 @wrap
@@ -362,21 +318,22 @@ def _free(directory: int) -> int:
 
 
 @wrap
-def _probe(layout: _Layout) -> None:
-    key = Key(f"probe-{os.getpid()}")
+def _probe(layout: Layout) -> None:
+    blob = NamedBlob(probe_key(), layout.incoming)
     with _translated():
-        blob = _StagedBlob(os.open(key, _NEW, 0o600, dir_fd=layout.incoming), key, layout.incoming)
         try:
+            blob.open()
             blob.write([b"probe"])
             blob.sync()
         finally:
             blob.close()
+            layout.unstage(blob.key)
 
 
 async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
     """The blobs under `root`, which is made if need be. `nameless=False` does without O_TMPFILE. Raises Unavailable."""
     with _translated():
-        return LocalStore(await wrap(_Layout)(root, nameless=nameless))
+        return LocalStore(await wrap(Layout)(root, nameless=nameless))
 
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected, Unavailable
 from spool.model import Key, Usage
+from spool.store import sqlite_uploads
 from spool.store.batch import Batcher
 from spool.store.sqlite_connection import connect, create, migrate, snapshot, transaction, translated
 from spool.store.sqlite_pages import read_page
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from sqlite3 import Connection
 
-    from spool.model import Answer, File, FileId, FileQuery, Page, Token, TokenId
+    from spool.model import Answer, File, FileId, FileQuery, Page, Resumable, Token, TokenId, UploadId
     from spool.ports import Index
     from spool.store.sqlite_rows import Row
 
@@ -77,12 +78,17 @@ class SqliteIndex:
         for reader in readers:
             self._readers.put(reader)
 
-    async def finish(self, files: Sequence[File], answer: Answer | None = None) -> None:
+    async def finish(
+        self, files: Sequence[File], answer: Answer | None = None, upload: Resumable | None = None
+    ) -> None:
         rows = [file_row(file) for file in files]
 
         def operation(connection: Connection) -> None:
             if answer is not None:
                 _record_answer(connection, answer)
+            if upload is not None:
+                [file] = files
+                sqlite_uploads.finish(connection, upload, file.id)
             connection.executemany(f"INSERT INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
         await self._write(operation)
@@ -117,12 +123,39 @@ class SqliteIndex:
 
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
         # As one JSON array, for the number of parameters is limited.
-        sql = "SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?))"
-        return {Key(key) for [key] in await self._rows(sql, json.dumps(list(keys)))}
+        # One statement, so that no key falls between: an upload's row hands its key over to a file's.
+        sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?)) UNION ALL
+            SELECT key FROM uploads WHERE key IN (SELECT value FROM json_each(?)) AND state <> 'finished'"""
+        text = json.dumps(list(keys))
+        return {Key(key) for [key] in await self._rows(sql, text, text)}
 
     async def usage(self, owner: str) -> Usage:
         rows = await self._rows("SELECT files, size FROM usage WHERE owner = ?", owner)
         return Usage(*rows[0]) if rows else Usage(0, 0)
+
+    async def add_upload(self, upload: Resumable) -> None:
+        await self._write(lambda connection: sqlite_uploads.add(connection, upload))
+
+    async def upload(self, id: UploadId) -> Resumable:
+        return await self._read(lambda connection: sqlite_uploads.read(connection, id))
+
+    async def claim(self, id: UploadId) -> Resumable:
+        return await self._write(lambda connection: sqlite_uploads.claim(connection, id))
+
+    async def advance(self, upload: Resumable) -> None:
+        await self._write(lambda connection: sqlite_uploads.advance(connection, upload))
+
+    async def drop(self, id: UploadId) -> Resumable:
+        return await self._write(lambda connection: sqlite_uploads.drop(connection, id))
+
+    async def stale(self, before: datetime, limit: int) -> Sequence[Resumable]:
+        return await self._read(lambda connection: sqlite_uploads.stale(connection, before, limit))
+
+    async def unfinished(self, limit: int) -> Sequence[Resumable]:
+        return await self._read(lambda connection: sqlite_uploads.unfinished(connection, limit))
+
+    async def promised(self) -> int:
+        return await self._read(sqlite_uploads.promised)
 
     async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
         sql = f"SELECT {ANSWER} FROM answers WHERE owner = ? AND idempotency_key = ? AND created_at >= ?"

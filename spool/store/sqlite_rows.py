@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from spool.model import Answer, File, Token
+from spool.model import Answer, File, Intent, Resumable, Staged, Token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,11 @@ Row = tuple[Any, ...]
 FILE = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata"
 TOKEN = "id, name, scopes, created_at, expires_at"  # noqa: S105 - columns, not a secret
 ANSWER = "owner, idempotency_key, fingerprint, created_at, files"
+ADVANCED = (
+    "filename, length, declared_type, digests, metadata, file_expires_at, "
+    "expires_at, offset, staged_state, state, media_type"
+)
+UPLOAD = f"{ADVANCED}, id, key, owner, dialect, notes, partial, created_at, epoch, file_id"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,7 +45,7 @@ def file_row(file: File) -> Row:
         file.sha256,
         microseconds(file.created_at),
         _microseconds_or_none(file.expires_at),
-        _metadata_text(file),
+        _text(file.metadata),
     )
 
 
@@ -64,17 +69,12 @@ def to_file(row: Sequence[Any]) -> File:
 
 def edited_row(file: File) -> Row:
     """What may change of a file: file name, expiry and metadata."""
-    return file.filename, _microseconds_or_none(file.expires_at), _metadata_text(file)
-
-
-def _metadata_text(file: File) -> str:
-    """The metadata as JSON."""
-    return json.dumps(file.metadata, ensure_ascii=False)
+    return file.filename, _microseconds_or_none(file.expires_at), _text(file.metadata)
 
 
 def answer_row(answer: Answer) -> Row:
     """The row of `answer`, in the order of ANSWER."""
-    files = json.dumps([file_row(file) for file in answer.files], ensure_ascii=False)
+    files = _text([file_row(file) for file in answer.files])
     return answer.owner, answer.idempotency_key, answer.fingerprint, microseconds(answer.created_at), files
 
 
@@ -94,6 +94,79 @@ def to_token(row: Row) -> Token:
     """The token of a row in the order of TOKEN."""
     id, name, scopes, created_at, expires_at = row  # noqa: A001 - `id` is the word of the design
     return Token(id, name, frozenset(json.loads(scopes)), _moment(created_at), _moment_or_none(expires_at))
+
+
+def upload_row(upload: Resumable) -> Row:
+    """The row of `upload`, in the order of UPLOAD."""
+    return (
+        *advanced_row(upload),
+        upload.id,
+        upload.key,
+        upload.owner,
+        upload.dialect,
+        _text(dict(upload.notes)),
+        int(upload.partial),
+        microseconds(upload.created_at),
+        upload.epoch,
+        upload.file_id,
+    )
+
+
+def advanced_row(upload: Resumable) -> Row:
+    """What may change of an upload while bytes come, in the order of ADVANCED."""
+    intent, staged = upload.intent, upload.staged
+    return (
+        intent.filename,
+        intent.size,
+        intent.media_type,
+        _text({algorithm: digest.hex() for algorithm, digest in intent.digests.items()}),
+        _text(intent.metadata),
+        _microseconds_or_none(intent.expires_at),
+        microseconds(upload.expires_at),
+        staged.offset,
+        staged.state,
+        upload.state,
+        upload.media_type,
+    )
+
+
+def to_upload(row: Row) -> Resumable:
+    """The upload of a row in the order of UPLOAD."""
+    expires_at, offset, staged_state, state, media_type, *fixed = row[6:]
+    id, key, owner, dialect, notes, partial, created_at, epoch, file_id = fixed  # noqa: A001 - `id` is the word of the design
+    return Resumable(
+        id=id,
+        key=key,
+        owner=owner,
+        dialect=dialect,
+        intent=_to_intent(row[:6]),
+        notes=json.loads(notes),
+        partial=bool(partial),
+        created_at=_moment(created_at),
+        expires_at=_moment(expires_at),
+        staged=Staged(offset, staged_state),
+        state=state,
+        epoch=epoch,
+        media_type=media_type,
+        file_id=file_id,
+    )
+
+
+def _to_intent(row: Row) -> Intent:
+    filename, length, declared_type, digests, metadata, expires_at = row
+    return Intent(
+        filename=filename,
+        size=length,
+        media_type=declared_type,
+        digests={algorithm: bytes.fromhex(digest) for algorithm, digest in json.loads(digests).items()},
+        metadata=json.loads(metadata),
+        expires_at=_moment_or_none(expires_at),
+    )
+
+
+def _text(value: object) -> str:
+    """The value as JSON."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _microseconds_or_none(moment: datetime | None) -> int | None:

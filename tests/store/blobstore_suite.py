@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 KEY, OTHER = Key("00" + "a" * 30), Key("00" + "b" * 30)
 
 
-async def stage(store: BlobStore, key: Key, *batches: list[bytes]) -> Staged:
-    writer = await store.writer(key)
+async def stage(store: BlobStore, key: Key, *batches: list[bytes], at: Staged | None = None) -> Staged:
+    writer = await store.writer(key, at)
     for batch in batches:
         await writer.write(batch)
     staged = await writer.sync()
@@ -29,13 +29,15 @@ async def put(store: BlobStore, key: Key, data: bytes = b"data") -> None:
     await store.commit(key, await stage(store, key, [data]))
 
 
-async def content(store: BlobStore, key: Key) -> bytes:
-    with await store.open(key) as blob:
+async def content(store: BlobStore, key: Key, *, staged: bool = False) -> bytes:
+    with await store.open(key, staged=staged) as blob:
         return blob.read()
 
 
 async def keys(store: BlobStore) -> dict[Key, int]:
-    return {key: size async for key, size, _ in store.keys()}
+    entries = [(key, size) async for key, size, _ in store.keys()]  # noqa: SIM118 - it is no dict
+    assert len(dict(entries)) == len(entries)
+    return dict(entries)
 
 
 class BlobStoreSuite:

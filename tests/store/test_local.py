@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,33 +11,57 @@ import pytest
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.store.local import LocalStore, open_local
 from tests.store.blobstore_suite import KEY, BlobStoreSuite, content, keys, put, stage
+from tests.store.resuming_suite import ResumingSuite
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 
-class TestNamelessFiles(BlobStoreSuite):
-    @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[LocalStore]:
-        store = await open_local(tmp_path)
-        assert store._layout.nameless, "this file system has no O_TMPFILE; the named variant is tested anyway"
-        yield store
+@asynccontextmanager
+async def stores(folder: Path, *, nameless: bool) -> AsyncIterator[Callable[[], Awaitable[LocalStore]]]:
+    """A function that opens a store, having closed the one before."""
+    opened: list[LocalStore] = []
+
+    async def reopen() -> LocalStore:
+        for store in opened:
+            await store.aclose()
+        opened[:] = [await open_local(folder, nameless=nameless)]
+        return opened[0]
+
+    yield reopen
+    for store in opened:
         await store.aclose()
+
+
+class TestNamelessFiles(BlobStoreSuite, ResumingSuite):
+    @pytest.fixture
+    async def reopen(self, tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[LocalStore]]]:
+        async with stores(tmp_path, nameless=True) as reopen:
+            yield reopen
+
+    @pytest.fixture
+    async def store(self, reopen: Callable[[], Awaitable[LocalStore]]) -> LocalStore:
+        store = await reopen()
+        assert store._layout.nameless, "this file system has no O_TMPFILE; the named variant is tested anyway"
+        return store
 
     async def test_staged_blob_has_no_name(self, store: LocalStore, tmp_path: Path) -> None:
         await stage(store, KEY, [b"data"])
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-class TestNamedFiles(BlobStoreSuite):
+class TestNamedFiles(BlobStoreSuite, ResumingSuite):
     """As on a platform without O_TMPFILE."""
 
     @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[LocalStore]:
-        store = await open_local(tmp_path, nameless=False)
-        yield store
-        await store.aclose()
+    async def reopen(self, tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[LocalStore]]]:
+        async with stores(tmp_path, nameless=False) as reopen:
+            yield reopen
+
+    @pytest.fixture
+    async def store(self, reopen: Callable[[], Awaitable[LocalStore]]) -> LocalStore:
+        return await reopen()
 
     async def test_staged_blob_of_a_crash_is_among_the_keys(self, store: LocalStore, tmp_path: Path) -> None:
         (tmp_path / "incoming" / KEY).write_bytes(b"left behind")

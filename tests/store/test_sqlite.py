@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.errors import BadRequest, StorageFull, Unavailable
-from spool.model import File, FileId, FileQuery, Key, Usage
+from spool.model import File, FileId, FileQuery, Usage
 from spool.store.cursor import Position, to_cursor
 from spool.store.sqlite import SqliteIndex, open_sqlite
 
 from .index_suite import DAY, NOON, TICK, IndexSuite, a_file, a_token, an_answer, listed
+from .sight import Sight
+from .uploads_suite import UploadsSuite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -39,26 +41,12 @@ class TestSqliteIndexWithShortPages(IndexSuite):
         await index.aclose()
 
 
-class Sight:
-    """The connections of an index, and the statements that go through them."""
-
-    def __init__(self) -> None:
-        self.connections: list[sqlite3.Connection] = []
-        self.statements: list[str] = []
-
-    def __call__(self, connection: sqlite3.Connection) -> None:
-        self.connections.append(connection)
-        connection.set_trace_callback(self.statements.append)
-
-    def take(self) -> list[str]:
-        taken, self.statements[:] = self.statements[:], []
-        return taken
-
-    def plans(self) -> list[tuple[str, list[str]]]:
-        """The queries since the last `take`, and how SQLite goes about each."""
-        queries = [statement for statement in self.take() if statement.startswith("SELECT")]
-        explain = self.connections[0].execute
-        return [(query, [row[3] for row in explain(f"EXPLAIN QUERY PLAN {query}")]) for query in queries]
+class TestSqliteUploads(UploadsSuite):
+    @pytest.fixture
+    async def index(self, tmp_path: Path) -> AsyncIterator[SqliteIndex]:
+        index = await open_sqlite(tmp_path / "index.db")
+        yield index
+        await index.aclose()
 
 
 @pytest.fixture
@@ -408,12 +396,6 @@ async def test_a_forged_cursor_is_refused(index: SqliteIndex, sort: str, value: 
 async def test_a_cursor_of_other_json_is_refused(index: SqliteIndex, text: str) -> None:
     with pytest.raises(BadRequest):
         await index.files(FileQuery(cursor=base64.urlsafe_b64encode(text.encode()).decode()))
-
-
-async def test_referenced_looks_keys_up_in_the_index(index: SqliteIndex, sight: Sight) -> None:
-    await index.referenced([Key("key-1")])
-    [(_, steps)] = sight.plans()
-    assert "SEARCH files USING COVERING INDEX files_by_key (key=?)" in steps
 
 
 async def test_expired_looks_at_no_file_without_expiry(index: SqliteIndex, sight: Sight) -> None:

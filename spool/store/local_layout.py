@@ -1,0 +1,193 @@
+"""The directories of a local store, all open, and the names in them. Every function here blocks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from spool.errors import NotFound, Unavailable
+from spool.model import Key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_RESUMED: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_SHARDS: Final = tuple(f"{shard:02x}" for shard in range(256))
+
+Entry = tuple[Key, int, datetime]
+
+
+class Layout:
+    """The spool directory's open directories."""
+
+    def __init__(self, root: Path, *, nameless: bool) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        blobs = _directory("blobs", self.root)
+        self.incoming = _directory("incoming", self.root)
+        self.shards = {shard: _directory(shard, blobs) for shard in _SHARDS}
+        os.fsync(blobs)
+        os.fsync(self.root)
+        os.close(blobs)
+        self.nameless = nameless and _has_nameless_files(self.incoming)
+        self._lock: int | None = None
+
+    def shard(self, key: Key) -> int:
+        """The directory of the live blob."""
+        return self.shards[key[:2]]
+
+    def read(self, key: Key, *, staged: bool) -> int:
+        """The live blob, or first of all the staged one, open for reading. Raises NotFound."""
+        # In this order, for a commit gives the second name before it takes the first.
+        for directory in (self.incoming, self.shard(key)) if staged else (self.shard(key),):
+            with suppress(FileNotFoundError):
+                return os.open(key, _READ, dir_fd=directory)
+        raise NotFound("the bytes of this file are gone")
+
+    def settle(self, key: Key, size: int) -> None:
+        """The staged file of this name, if there is one, is durable and holds `size` bytes and no more."""
+        with suppress(FileNotFoundError):
+            fd = open_staged(key, self.incoming, size)
+            try:
+                os.utime(fd)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def link(self, key: Key, size: int) -> bool:
+        """The staged file of this name, if there is one, is live too; whether that is new. Never replaces another.
+
+        Raises Unavailable if it is not of this size.
+        """
+        try:
+            staged = _stat(key, self.incoming)
+        except FileNotFoundError:
+            return False
+        if staged.st_size != size:
+            raise Unavailable("the staged bytes are not those that were synced")
+        shard = self.shard(key)
+        try:
+            os.link(key, key, src_dir_fd=self.incoming, dst_dir_fd=shard, follow_symlinks=False)
+        except FileExistsError:
+            if not os.path.samestat(staged, _stat(key, shard)):
+                raise
+            return False  # a crash came between the two steps of a commit
+        return True
+
+    def require(self, key: Key, size: int) -> None:
+        """Raises Unavailable unless the blob is live and of that size."""
+        with suppress(FileNotFoundError):
+            if _stat(key, self.shard(key)).st_size == size:
+                return
+        raise Unavailable("the staged bytes are gone")
+
+    def unstage(self, key: Key) -> None:
+        """Nothing of this name is staged."""
+        with suppress(FileNotFoundError):
+            os.unlink(key, dir_fd=self.incoming)
+
+    def unlink(self, key: Key) -> None:
+        """The blob is not live."""
+        with suppress(FileNotFoundError):
+            os.unlink(key, dir_fd=self.shard(key))
+
+    def lock(self) -> bool:
+        """Whether this process now owns the directory."""
+        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.root)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        self._lock = lock
+        return True
+
+    def close(self) -> None:
+        """The directories are closed, and another process may own them."""
+        for fd in (*self.shards.values(), self.incoming, self.root):
+            os.close(fd)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def open_staged(key: Key, incoming: int, size: int, *, create: bool = False) -> int:
+    """The file of this name in `incoming`, open, and cut to `size`.
+
+    Raises Unavailable if it holds less, or would have to be cut while it is live as well.
+    """
+    fd = os.open(key, _RESUMED | (os.O_CREAT if create else 0), 0o600, dir_fd=incoming)
+    try:
+        _cut(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _cut(fd: int, size: int) -> None:
+    status = os.fstat(fd)
+    if status.st_size < size:
+        raise Unavailable("fewer bytes are staged than were synced")
+    if status.st_size > size:
+        if status.st_nlink > 1:
+            raise Unavailable("more bytes are live than were synced")
+        os.ftruncate(fd, size)
+
+
+def scan(directory: int) -> list[Entry]:
+    """What lies in a directory."""
+    found = []
+    # Opened anew: an open directory has one place to read on from, whoever reads, and on btrfs it does not show what
+    # came after it was opened.
+    own = os.open(".", _DIRECTORY, dir_fd=directory)
+    try:
+        with os.scandir(own) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found.append(to_entry(Key(entry.name), entry.stat(follow_symlinks=False)))
+    finally:
+        os.close(own)
+    return found
+
+
+def to_entry(key: Key, status: os.stat_result) -> Entry:
+    """What `BlobStore.keys` says of a file."""
+    return key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
+
+
+def probe_key() -> Key:
+    """A name that nothing else has, and that a sweep can reclaim if a crash leaves it."""
+    return Key(f"00{secrets.token_hex(15)}")
+
+
+def _stat(name: str, directory: int) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _directory(name: str, parent: int) -> int:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _has_nameless_files(directory: int) -> bool:
+    """Whether O_TMPFILE and linkat through /proc work here, as one try tells."""
+    name = probe_key()
+    try:
+        fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except (AttributeError, OSError):
+        return False
+    try:
+        os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.unlink(name, dir_fd=directory)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

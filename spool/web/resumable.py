@@ -1,0 +1,258 @@
+"""Drives the dialects of resumable uploads: head to command, command to Resumption, result to head."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from aiojobs.aiohttp import atomic
+
+from spool.errors import BadRequest, NotFound, SpoolError
+from spool.model import UploadId
+from spool.protocol.disposition import clean_filename
+from spool.protocol.resumable import Append, Cancel, Create, Head, Inspect, Result
+from spool.turn import Turn, Verification
+from spool.web.auth import PRINCIPAL
+from spool.web.body import Body
+from spool.web.fields import Fields
+from spool.web.problems import problem_response
+from spool.web.records import record
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from spool.model import File, Intent, Resumable
+    from spool.protocol.resumable import Checksum, Command, Dialect, ResponseHead
+    from spool.web.auth import Handler
+    from spool.web.site import Site
+
+_TURN: Final = web.RequestKey("turn", Turn)
+
+
+def drive(dialect: Dialect, place: str, otherwise: Handler) -> Handler:
+    """A handler that answers the dialect's requests; whatever is not of the dialect goes to `otherwise`.
+
+    `place` is the address under which the dialect's uploads are, such as "/tus".
+    """
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        driver = _Driver(request, dialect, place)
+        try:
+            command = dialect.parse(driver.head, driver.id)
+            if command is None:
+                return await otherwise(request)
+            head = dialect.reply(command, await driver.carry_out(command))
+        except SpoolError as error:
+            return _problem(request, error, dialect.refuse(error, driver.result()))
+        return driver.answer(head)
+
+    return handler
+
+
+def _problem(request: web.Request, error: SpoolError, head: ResponseHead) -> web.Response:
+    response = problem_response(error, request, head.problem_type)
+    response.set_status(head.status)
+    response.headers.update(head.headers)
+    return response
+
+
+class _Driver:
+    """One request of a dialect."""
+
+    def __init__(self, request: web.Request, dialect: Dialect, place: str) -> None:
+        self._request = request
+        self._dialect = dialect
+        self._place = place
+        self._site: Site = request.app[SITE]
+        self._resumption = self._site.resumption
+        self._upload: Resumable | None = None
+        self._file: File | None = None
+        self.id = UploadId(request.match_info["id"]) if "id" in request.match_info else None
+        self.head = _head(request)
+
+    async def carry_out(self, command: Command) -> Result:
+        match command:
+            case Create():
+                await self._create(command)
+            case Append():
+                await self._append(command)
+            case Inspect(id):
+                await self._inspect(id)
+            case Cancel(id):
+                await self._cancel(id)
+        return self.result()
+
+    def result(self) -> Result:
+        """What is known of the upload by now."""
+        upload, file, addresses = self._upload, self._file, self._site.addresses
+        return Result(
+            upload=upload,
+            location=None if upload is None else f"{addresses.base(self._request)}{self._place}/{upload.id}",
+            file=file,
+            file_url=None if file is None else addresses.record(self._request, file),
+            content_url=None if file is None else addresses.content(self._request, file),
+        )
+
+    def answer(self, head: ResponseHead) -> web.Response:
+        headers = dict(head.headers)
+        if head.with_record and self._file is not None:
+            return web.json_response(record(self._request, self._file), status=head.status, headers=headers)
+        return web.Response(status=head.status, headers=headers)
+
+    async def _create(self, command: Create) -> None:
+        who, name = self._request[PRINCIPAL], self._dialect.name
+        if command.parts:
+            return await self._concatenate(command)
+        intent = self._intent(command.intent)
+        upload = await self._resumption.create(intent, who, name, command.notes, partial=command.partial)
+        self._upload = upload
+        await self._tell(location=self.result().location)
+        if command.has_body or command.completes or upload.intent.size == 0:
+            await self._receive(
+                Append(
+                    upload.id,
+                    0,
+                    completes=command.completes,
+                    checksum=command.checksum,
+                    checksum_follows=command.checksum_follows,
+                )
+            )
+        return None
+
+    def _intent(self, intent: Intent) -> Intent:
+        """The intent with what the address says: a name where the dialect has none, and the query as metadata."""
+        if not intent.filename:
+            intent = replace(intent, filename=clean_filename(self._request.match_info.get("filename", "")))
+        if not self._request.query:
+            return intent
+        fields = Fields(self._site.limits)
+        for name, value in self._request.query.items():
+            fields.add(name, value)
+        return fields.apply([intent])[0]
+
+    async def _concatenate(self, command: Create) -> None:
+        who, name = self._request[PRINCIPAL], self._dialect.name
+        ids = [self._part(address) for address in command.parts]
+        parts = await self._resumption.partials(ids, who, name)
+        intent = replace(command.intent, size=sum(part.staged.offset for part in parts))
+        self._upload = await self._resumption.create(intent, who, name, command.notes)
+        turn = self._request[_TURN] = await self._resumption.take(self._upload.id, who, name)
+        try:
+            await turn.absorb(parts)
+        finally:
+            await self._save()
+
+    def _part(self, address: str) -> UploadId:
+        """The id in an upload's address, absolute or not. Raises BadRequest."""
+        place, _, id = address.strip().rpartition("/")
+        if not place.endswith(self._place) or not id:
+            raise BadRequest(f"{address[:200]!r} is not the address of an upload")
+        return UploadId(id)
+
+    async def _append(self, command: Append) -> None:
+        await self._receive(command)
+
+    async def _receive(self, command: Append) -> None:
+        turn = await self._take(command.id)
+        try:
+            with ExitStack() as held:
+                turn.expect_at(command.offset)
+                turn.expect(command.length)
+                if turn.upload.state == "open":
+                    await self._receive_body(turn, command, held)
+                elif self.head.has_body:
+                    raise turn.is_complete()
+        finally:
+            await self._save()
+
+    async def _receive_body(self, turn: Turn, command: Append, held: ExitStack) -> None:
+        length, declared = turn.upload.intent.size, self.head.content_length
+        turn.expect_room(declared or 0)
+        reservation = held.enter_context(
+            await self._site.ingest.admit(self._request[PRINCIPAL], declared if length is None else 0)
+        )
+        body = Body(self._request, self._site.limits, self._site.limits.max_file_size)
+        await turn.receive(
+            body.chunks(),
+            completes=command.completes,
+            verification=self._verification(command),
+            reservation=reservation if length is None else None,
+            progress=self._tell_offset,
+        )
+
+    def _verification(self, command: Append) -> Verification | None:
+        checksum = command.checksum
+        if checksum is not None:
+            return Verification(frozenset({checksum.algorithm}), lambda digests: _check(checksum, digests))
+        if not command.checksum_follows:
+            return None
+
+        def check(digests: Mapping[str, bytes]) -> None:
+            following = self._dialect.parse_trailer(trailers(self._request))
+            if following is not None:
+                _check(following, digests)
+
+        return Verification(frozenset({"sha1", "sha256", "sha512", "md5"}), check)
+
+    async def _inspect(self, id: UploadId) -> None:
+        await self._take(id)
+        await self._save()
+
+    async def _cancel(self, id: UploadId) -> None:
+        turn = await self._take(id)
+        try:
+            await self._resumption.give_up(id)
+        finally:
+            await turn.save()
+        self._upload = None
+
+    async def _take(self, id: UploadId) -> Turn:
+        turn = await self._resumption.take(id, self._request[PRINCIPAL], self._dialect.name)
+        self._request[_TURN] = turn
+        self._upload = turn.upload
+        return turn
+
+    async def _save(self) -> None:
+        try:
+            self._file = await _save_turn(self._request)
+        finally:
+            self._upload = self._request[_TURN].upload
+        if self._file is not None:
+            self._upload = replace(self._upload, state="finished", file_id=self._file.id)
+
+    async def _tell_offset(self, offset: int) -> None:
+        await self._tell(offset=offset)
+
+    async def _tell(self, *, location: str | None = None, offset: int | None = None) -> None:
+        """Sends an interim response, if the client's dialect has one for this."""
+        fields = self._dialect.interim(self.head, location=location, offset=offset)
+        if fields is None or not self._site.interim_responses or self._request.version < HttpVersion11:
+            return
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        writer = self._request.writer
+        await writer.write(f"HTTP/1.1 104 Upload Resumption Supported\r\n{lines}\r\n".encode("latin-1"))
+        writer.output_size = 0
+
+
+@atomic
+async def _save_turn(request: web.Request) -> File | None:
+    """Saves what arrived and finishes what is complete, whatever becomes of the client."""
+    turn, resumption = request[_TURN], request.app[SITE].resumption
+    await turn.save()
+    upload = turn.upload
+    if upload.partial or upload.state == "open":
+        return None
+    return await resumption.finish(upload)
+
+
+def _check(checksum: Checksum, digests: Mapping[str, bytes]) -> None:
+    if digests[checksum.algorithm] != checksum.digest:
+        raise checksum.refusal(f"the {checksum.algorithm} of these bytes is not the one given")
+
+
+def _head(request: web.Request) -> Head:
+    headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
+    return Head(request.method, headers, request.content_length, request.can_read_body)
