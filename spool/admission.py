@@ -36,6 +36,8 @@ class Admission:
         self._free = free
         self._used = used
         self._running: set[Reservation] = set()
+        self._released = 0
+        """Bytes that were written under reservations that are over."""
 
     @property
     def running(self) -> int:
@@ -56,13 +58,17 @@ class Admission:
 
     def release(self, reservation: Reservation) -> None:
         """The upload is over: its slot and what it held are free. Idempotent."""
-        self._running.discard(reservation)
+        if reservation in self._running:
+            self._running.remove(reservation)
+            self._released += reservation.written
 
     async def extend(self, reservation: Reservation, size: int) -> None:
         """The reservation holds `size` more bytes. Raises QuotaExceeded or StorageFull, and holds what it did."""
+        released = self._released
         used = await self._used(reservation.owner) if self._capacity.quota else 0
         free = await self._free()
-        self._check_quota(reservation.owner, used + size)
+        # what was committed meanwhile is counted neither in `used` nor among the running
+        self._check_quota(reservation.owner, used + self._released - released + size)
         self._check_space(free - size)
         reservation.ahead += size
 

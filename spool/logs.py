@@ -55,7 +55,9 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""
+    """Indented and escaped: an exception may quote what a client sent."""
+    lines = formatter.formatException(record.exc_info).splitlines() if record.exc_info else []
+    return "".join(f"\n    {escape(line)}" for line in lines)
 
 
 def _quote(value: object) -> str:

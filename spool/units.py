@@ -41,6 +41,7 @@ _SIZES: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10*
     "tib": 2**40,
 }
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST: Final = 1000 * 365 * 86400
 
 
 def _parse_size(value: object) -> int:
@@ -58,11 +59,14 @@ def _show_size(size: int) -> str:
 
 
 def parse_duration(value: object) -> timedelta:
-    """A number of seconds, or one with a unit: "30s", "15m", "12h", "7d", "2w". Raises ValueError."""
-    match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", str(value).strip().lower())
+    """A number of seconds, or one with a unit: "30s", "15m", "12h", "7d"; at most 1000 years. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,12})\s*([smhdw]?)", str(value).strip().lower())
     if isinstance(value, bool) or not match:
         raise ValueError
-    return timedelta(seconds=int(match[1]) * _SECONDS[match[2] or "s"])
+    seconds = int(match[1]) * _SECONDS[match[2] or "s"]
+    if seconds > _LONGEST:
+        raise ValueError
+    return timedelta(seconds=seconds)
 
 
 def _parse_positive_duration(value: object) -> timedelta:

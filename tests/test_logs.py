@@ -36,9 +36,13 @@ def as_json(name: str, *arguments: object, **changes: object) -> dict[str, objec
     return json.loads(line)
 
 
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
 def failure(message: str) -> object:
     try:
-        raise ValueError(message)
+        fail(message)
     except ValueError:
         return sys.exc_info()
 

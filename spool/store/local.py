@@ -237,6 +237,10 @@ class _Layout:
         self.nameless = nameless and _has_nameless_files(self.incoming)
         self._lock: int | None = None
 
+    def shards_of(self, name: str) -> list[int]:
+        """The directory of the shard that a name belongs to; none for a name that a stranger left."""
+        return [self.shards[name[:2]]] if name[:2] in self.shards else []
+
     def has(self, key: Key) -> bool:
         try:
             os.stat(key, dir_fd=self.shards[key[:2]], follow_symlinks=False)
@@ -329,7 +333,7 @@ def _delete(layout: _Layout, key: Key, blob: _StagedBlob | None) -> None:
     with _translated():
         if blob is not None:
             blob.close()
-        for directory in (layout.incoming, layout.shards[key[:2]]):
+        for directory in (layout.incoming, *layout.shards_of(key)):
             with suppress(FileNotFoundError):
                 os.unlink(key, dir_fd=directory)
 

@@ -168,7 +168,7 @@ class Container:
 
     def tokens(self) -> list[str]:
         """Every secret that was printed since the container was made."""
-        return re.findall(r"\bspool_\w+", self.log())
+        return re.findall(r"\bspool_\S+", self.log())
 
     def ask(self, path: str, *options: str, token: str) -> Answer:
         return curl("-H", f"Authorization: Bearer {token}", *options, self.url + path)

@@ -141,7 +141,7 @@ def test_data_is_readable_by_its_owner_alone(container: Container, token: str, t
 
 def test_commands_in_the_container_find_the_data(container: Container, token: str, tmp_path: Path) -> None:
     make_file(tmp_path / "one.bin", 10)
-    container.ask("/files", "-F", f"file=@{tmp_path / 'one.bin'}", token=token)
+    assert container.ask("/files", "-F", f"file=@{tmp_path / 'one.bin'}", token=token).status == 201
     assert "one.bin" in container.execute("spool", "ls")
 
 
