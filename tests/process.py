@@ -83,9 +83,12 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
-        os.kill(self.pid, signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
         assert self._process is not None
@@ -151,8 +154,11 @@ class Server:
 
     def blobs(self) -> dict[str, int]:
         """Every file in the blobs' and staging directories by name, with its size."""
-        paths = [*self.dir.glob("blobs/*/*"), *self.dir.glob("incoming/*")]
-        return {path.name: path.stat().st_size for path in paths}
+        found = {}
+        for path in (*self.dir.glob("blobs/*/*"), *self.dir.glob("incoming/*")):
+            with suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_size
+        return found
 
     def __enter__(self) -> Self:
         return self.start()

@@ -16,6 +16,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -56,9 +57,7 @@ class LocalStore:
         self._publisher: Batcher[Key, None] = Batcher("publish", self._publish)
 
     async def writer(self, key: Key) -> LocalWriter:
-        blob = await _stage(self._layout, key, executor=self._writers)
-        self._staged[key] = blob
-        return LocalWriter(blob, self._writers)
+        return LocalWriter(await _stage(self._layout, key, self._staged, executor=self._writers), self._writers)
 
     async def commit(self, key: Key, at: Staged) -> None:
         blob = self._staged.get(key)
@@ -241,6 +240,12 @@ class _Layout:
         """The directory of the shard that a name belongs to; none for a name that a stranger left."""
         return [self.shards[name[:2]]] if name[:2] in self.shards else []
 
+    def stage(self, key: Key) -> _StagedBlob:
+        if self.nameless:
+            fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self.incoming)
+            return _StagedBlob(fd, key, None)
+        return _StagedBlob(os.open(key, _NEW, 0o600, dir_fd=self.incoming), key, self.incoming)
+
     def has(self, key: Key) -> bool:
         try:
             os.stat(key, dir_fd=self.shards[key[:2]], follow_symlinks=False)
@@ -299,12 +304,11 @@ def _translated() -> Iterator[None]:
 
 
 @wrap
-def _stage(layout: _Layout, key: Key) -> _StagedBlob:
+def _stage(layout: _Layout, key: Key, staged: dict[Key, _StagedBlob]) -> _StagedBlob:
+    """Among `staged` before anybody waits for it, so that it is found even if its caller is cancelled."""
     with _translated():
-        if layout.nameless:
-            fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=layout.incoming)
-            return _StagedBlob(fd, key, None)
-        return _StagedBlob(os.open(key, _NEW, 0o600, dir_fd=layout.incoming), key, layout.incoming)
+        blob = staged[key] = layout.stage(key)
+    return blob
 
 
 @wrap
@@ -367,9 +371,8 @@ def _free(directory: int) -> int:
 
 @wrap
 def _probe(layout: _Layout) -> None:
-    key = Key(f"probe-{os.getpid()}")
     with _translated():
-        blob = _StagedBlob(os.open(key, _NEW, 0o600, dir_fd=layout.incoming), key, layout.incoming)
+        blob = layout.stage(Key(f"probe-{secrets.token_hex(8)}"))
         try:
             blob.write([b"probe"])
             blob.sync()

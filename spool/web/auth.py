@@ -44,7 +44,7 @@ def needs_read_or_signature(handler: Handler) -> Handler:
     with_token = needs("read", handler)
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        if "signature" not in request.query:
+        if "signature" not in request.query or "Authorization" in request.headers:
             return await with_token(request)
         site = request.app[SITE]
         query = request.query

@@ -18,7 +18,10 @@ from spool.web.problems import REQUEST_ID, problem_response
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from aiohttp import StreamReader
 
 _log = logging.getLogger(__name__)
 _BAD_REQUEST = 400
@@ -27,16 +30,20 @@ _BAD_REQUEST = 400
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("body",)
+
+    body: StreamReader | None
+    """That of the latest request which was taken up."""
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, which asyncio reads as False
         """Keeps the connection for the answer when the client closed its side after a complete request.
 
         A client that closes in mid-body has gone: False ends the connection, and with it the handler.
         """
+        waits_for_a_request = self._waiter is not None and not self._waiter.done()
         bodies = [body for _, body in self._messages]
-        if self._current_request is not None:
-            bodies.append(self._current_request.content)
+        if self.body is not None and not waits_for_a_request:
+            bodies.append(self.body)
         if not bodies or not all(body.is_eof() for body in bodies):
             return False
         self.close()
@@ -64,20 +71,32 @@ def _first_line(message: str | None) -> str:
 
 class _Server(web.Server):
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        connection = Connection(self, loop=self._loop, **self._kwargs)
+        connection.body = None
+        return connection
+
+    def note_body(self, make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+        """Makes requests as `make` does; each is made before its handler runs, and after it left the queue."""
+
+        def make_request(message: object, body: StreamReader, connection: Connection, *rest: object) -> web.BaseRequest:
+            connection.body = body
+            return make(message, body, connection, *rest)
+
+        return make_request
 
 
 class Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
     async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(
-            server.request_handler,
-            request_factory=server.request_factory,
-            handler_cancellation=server.handler_cancellation,
-            **server._kwargs,  # noqa: SLF001  # there is no other way to hand them on
+        made = await super()._make_server()
+        server = _Server(
+            made.request_handler,
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,  # noqa: SLF001  # there is no other way to hand them on
         )
+        server.request_factory = server.note_body(made.request_factory)
+        return server
 
 
 class AccessLog(AbstractAccessLogger):

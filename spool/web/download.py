@@ -7,6 +7,7 @@ and refuses ranges that RFC 9110 wants served. The conditions and ranges are our
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spool.model import File
+
+_log = logging.getLogger(__name__)
 
 _INLINE: Final = ("audio/*", "video/*", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "text/plain")
 """What a browser may show in place. Nothing among them can carry a script; everything else is to be saved."""
@@ -135,7 +138,11 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span) -> None:
             raise ConnectionResetError("the client has gone")
         try:
             async with asyncio.timeout(patience):
-                await asyncio.get_running_loop().sendfile(transport, blob, start, count)
+                sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         except TimeoutError as error:
             transport.abort()
             raise ConnectionResetError("the client stopped reading") from error
+        if sent < count:  # what follows would be taken for the missing bytes
+            transport.abort()
+            _log.error("blob.truncated", {"path": request.path, "missing": count - sent})
+            raise ConnectionResetError("the file has fewer bytes than its record says")

@@ -43,6 +43,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             raise
         response = problem_response(_translate(error), request)
         _copy_allow(error, response)
+    except ConnectionError:  # nobody is left to answer
+        raise
     except Exception:  # noqa: BLE001  # the last resort: nothing else answers this client
         _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": request.path})
         response = problem_response(Internal("something went wrong that nobody foresaw"), request)

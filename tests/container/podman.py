@@ -29,7 +29,7 @@ HARDENED = (
     *("--memory", "256m", "--memory-swap", "256m", "--pids-limit", "128"),
 )
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 STOP_GRACE = 30
 RUN_TIMEOUT = 60.0
 BUILD_TIMEOUT = 420.0
