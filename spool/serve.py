@@ -27,7 +27,7 @@ from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.web.app import make_app
-from spool.web.connection import AccessLog, Runner
+from spool.web.connection import Runner, access_log
 from spool.web.site import Addresses, Site, Traffic
 from spool.work import expiry, gc
 
@@ -131,7 +131,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         keepalive_timeout=_KEEPALIVE,
         lingering_time=_LINGER,
         shutdown_timeout=1,
-        access_log_class=AccessLog,
+        access_log_class=access_log(site.addresses),
         access_log=logging.getLogger("spool.access"),
     )
     await runner.setup()

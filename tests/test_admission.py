@@ -175,7 +175,6 @@ async def test_no_quota_asks_for_no_usage() -> None:
     await Admission(Capacity(1, 0, 0), disk.free, used).admit("ada", 1000)
 
 
-@pytest.mark.xfail(strict=True, reason="usage is asked before the commit, and what runs is summed after it")
 async def test_quota_counts_an_upload_that_is_committed_while_another_asks() -> None:
     disk = Disk(1000)
 
@@ -187,8 +186,24 @@ async def test_quota_counts_an_upload_that_is_committed_while_another_asks() -> 
 
     admission = Admission(Capacity(100, 0, 100), free, disk.used)
     first = await admission.admit("ada", 60)
+    await first.take(60)
     with pytest.raises(QuotaExceeded):
         await admission.admit("ada", 60)
+
+
+@pytest.mark.xfail(strict=True, reason="what another owner's upload has written is counted when it ends meanwhile")
+async def test_quota_of_one_does_not_count_an_upload_of_another_that_ends_while_it_asks() -> None:
+    disk = Disk(1000)
+
+    async def free() -> int:
+        if admission.running:
+            admission.release(others)
+        return disk.available
+
+    admission = Admission(Capacity(100, 0, 100), free, disk.used)
+    others = await admission.admit("bob", 60)
+    await others.take(60)
+    await admission.admit("ada", 60)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,16 @@ def test_size_is_read_as_people_write_it(written: object, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("30s", 30), (30, 30), ("30", 30), ("15m", 900), ("12 h", 43200), ("7d", 604800), ("2W", 1209600)],
+    [
+        ("30s", 30),
+        (30, 30),
+        ("30", 30),
+        ("365000d", 31_536_000_000),
+        ("15m", 900),
+        ("12 h", 43200),
+        ("7d", 604800),
+        ("2W", 1209600),
+    ],
 )
 def test_duration_is_read_as_people_write_it(written: object, seconds: int) -> None:
     assert parse_duration(written) == timedelta(seconds=seconds)
@@ -141,8 +150,8 @@ def test_address_loses_its_last_slash() -> None:
     ("kind", "value"),
     [
         *((SIZE, bad) for bad in ("", "-1", "1.5 GiB", "1 PiB", "GiB", "1 Gi B", True, -1, 1.5, [], "9" * 19)),
-        *((DURATION, bad) for bad in ("", "0", 0, "-1s", "1.5h", "1y", "1h30m", True, [], "9" * 10)),
-        *((LIFETIME, bad) for bad in ("", "for ever", "-1", False)),
+        *((DURATION, bad) for bad in ("", "0", 0, "-1s", "1.5h", "1y", "1h30m", True, [], "365001d", "9" * 13)),
+        *((LIFETIME, bad) for bad in ("", "for ever", "-1", False, "999999999w")),
         *((PORT, bad) for bad in (-1, 65536, "", "http", "80.0", 80.0, True, None)),
         *((COUNT, bad) for bad in (0, "0", -1, "many", 1.0, True)),
         *((TEXT, bad) for bad in (1, True, [], None)),
@@ -159,9 +168,3 @@ def test_address_loses_its_last_slash() -> None:
 def test_value_that_is_not_of_its_kind_is_refused(kind: Kind, value: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the message is config's to write
         kind.parse(value)
-
-
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="what timedelta cannot hold is no ValueError")
-def test_duration_without_end_is_refused() -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  # the message is config's to write
-        parse_duration("999999999w")

@@ -57,7 +57,8 @@ class LocalStore:
         self._publisher: Batcher[Key, None] = Batcher("publish", self._publish)
 
     async def writer(self, key: Key) -> LocalWriter:
-        return LocalWriter(await _stage(self._layout, key, self._staged, executor=self._writers), self._writers)
+        blob = self._staged[key] = _StagedBlob(self._layout, key)
+        return LocalWriter(blob, self._writers)
 
     async def commit(self, key: Key, at: Staged) -> None:
         blob = self._staged.get(key)
@@ -100,7 +101,7 @@ class LocalStore:
         for pool in (self._writers, self._readers):
             await wrap(pool.shutdown)()
         for blob in self._staged.values():
-            blob.close()
+            blob.drop()
         self._layout.close()
 
     def _publish(self, keys: Sequence[Key]) -> list[BaseException | None]:
@@ -114,7 +115,7 @@ class LocalStore:
                 outcomes.update({key: error for key in keys if key[:2] == shard})
         for key, outcome in outcomes.items():
             if outcome is None and (blob := self._staged.pop(key, None)):
-                blob.close()
+                blob.drop()
         return [outcomes[key] for key in keys]
 
     def _link(self, key: Key) -> BaseException | None:
@@ -122,7 +123,7 @@ class LocalStore:
             with _translated():
                 blob = self._staged.get(key)
                 if blob is not None:
-                    blob.link(self._layout.shards[key[:2]])
+                    blob.link()
                 elif not self._layout.has(key):
                     raise Unavailable("the staged bytes are gone")
         except SpoolError as error:
@@ -158,67 +159,74 @@ class LocalWriter:
 
 
 class _StagedBlob:
-    """An open file that is not yet live. The lock keeps a late write off a descriptor that was closed and reused."""
+    """A file that is not yet live, opened when it is first needed.
 
-    def __init__(self, fd: int, key: Key, incoming: int | None) -> None:
-        self._fd = fd
+    The lock keeps a late write off a descriptor that was closed and reused; what was dropped is never opened again.
+    """
+
+    def __init__(self, layout: _Layout, key: Key) -> None:
+        self._layout = layout
         self._key = key
-        self._incoming = incoming
-        """The directory in which it has a name, if it has one."""
+        self._fd = -1
+        self._dropped = False
         self._lock = threading.Lock()
         self.size = 0
 
     def write(self, batch: Sequence[bytes]) -> None:
-        with self._locked():
+        with self._opened() as fd:
             for start in range(0, len(batch), _MOST_BUFFERS):
-                self._write_all(list(batch[start : start + _MOST_BUFFERS]))
+                self._write_all(fd, list(batch[start : start + _MOST_BUFFERS]))
 
-    def _write_all(self, buffers: list[bytes]) -> None:
+    def _write_all(self, fd: int, buffers: list[bytes]) -> None:
         left = sum(map(len, buffers))
         while left:
-            written = os.writev(self._fd, buffers)
+            written = os.writev(fd, buffers)
             self.size += written
             left -= written
             if left:
                 buffers = [b"".join(buffers)[written:]]
 
     def sync(self) -> int:
-        with self._locked():
-            os.fsync(self._fd)
+        with self._opened() as fd:
+            os.fsync(fd)
         return self.size
 
-    def link(self, shard: int) -> None:
-        """Gives the file its key as a name in `shard`; the name is fresh, so that no sweep takes the file for old."""
-        with self._locked():
-            os.utime(self._fd)
-            if self._incoming is None:
+    def link(self) -> None:
+        """Gives the file its key as a name in its shard; the name is fresh, so that no sweep takes the file for old."""
+        shard, incoming = self._layout.shards[self._key[:2]], self._layout.incoming
+        with self._opened() as fd:
+            os.utime(fd)
+            if self._layout.nameless:
                 # a dir_fd makes CPython use linkat with AT_SYMLINK_FOLLOW; without one this fails with EXDEV
-                os.link(f"/proc/self/fd/{self._fd}", self._key, src_dir_fd=shard, dst_dir_fd=shard)
+                os.link(f"/proc/self/fd/{fd}", self._key, src_dir_fd=shard, dst_dir_fd=shard)
             else:
-                os.link(self._key, self._key, src_dir_fd=self._incoming, dst_dir_fd=shard, follow_symlinks=False)
+                os.link(self._key, self._key, src_dir_fd=incoming, dst_dir_fd=shard, follow_symlinks=False)
 
     def stat(self) -> _Entry | None:
-        """None once the file is closed."""
+        """None unless the file is open."""
         with self._lock:
             return None if self._fd < 0 else _entry(self._key, os.fstat(self._fd))
 
-    def close(self) -> None:
-        """Drops the staged file; what was linked stays."""
+    def drop(self) -> None:
+        """The staged file is gone; what was linked stays. Idempotent."""
         with self._lock:
+            self._dropped = True
             if self._fd < 0:
                 return
             os.close(self._fd)
             self._fd = -1
-            if self._incoming is not None:
+            if not self._layout.nameless:
                 with suppress(FileNotFoundError):
-                    os.unlink(self._key, dir_fd=self._incoming)
+                    os.unlink(self._key, dir_fd=self._layout.incoming)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _opened(self) -> Iterator[int]:
         with self._lock:
-            if self._fd < 0:
+            if self._dropped:
                 raise Unavailable("the upload was discarded")
-            yield
+            if self._fd < 0:
+                self._fd = self._layout.stage(self._key)
+            yield self._fd
 
 
 class _Layout:
@@ -240,11 +248,11 @@ class _Layout:
         """The directory of the shard that a name belongs to; none for a name that a stranger left."""
         return [self.shards[name[:2]]] if name[:2] in self.shards else []
 
-    def stage(self, key: Key) -> _StagedBlob:
+    def stage(self, key: Key) -> int:
+        """A new file, without a name where there are nameless files."""
         if self.nameless:
-            fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self.incoming)
-            return _StagedBlob(fd, key, None)
-        return _StagedBlob(os.open(key, _NEW, 0o600, dir_fd=self.incoming), key, self.incoming)
+            return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self.incoming)
+        return os.open(key, _NEW, 0o600, dir_fd=self.incoming)
 
     def has(self, key: Key) -> bool:
         try:
@@ -304,14 +312,6 @@ def _translated() -> Iterator[None]:
 
 
 @wrap
-def _stage(layout: _Layout, key: Key, staged: dict[Key, _StagedBlob]) -> _StagedBlob:
-    """Among `staged` before anybody waits for it, so that it is found even if its caller is cancelled."""
-    with _translated():
-        blob = staged[key] = layout.stage(key)
-    return blob
-
-
-@wrap
 def _write(blob: _StagedBlob, batch: Sequence[bytes]) -> None:
     with _translated():
         blob.write(batch)
@@ -336,7 +336,7 @@ def _open(layout: _Layout, key: Key) -> BinaryIO:
 def _delete(layout: _Layout, key: Key, blob: _StagedBlob | None) -> None:
     with _translated():
         if blob is not None:
-            blob.close()
+            blob.drop()
         for directory in (layout.incoming, *layout.shards_of(key)):
             with suppress(FileNotFoundError):
                 os.unlink(key, dir_fd=directory)
@@ -372,18 +372,20 @@ def _free(directory: int) -> int:
 @wrap
 def _probe(layout: _Layout) -> None:
     with _translated():
-        blob = layout.stage(Key(f"probe-{secrets.token_hex(8)}"))
+        blob = _StagedBlob(layout, Key(f"probe-{secrets.token_hex(8)}"))
         try:
             blob.write([b"probe"])
             blob.sync()
         finally:
-            blob.close()
+            blob.drop()
 
 
 async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
     """The blobs under `root`, which is made if need be. `nameless=False` does without O_TMPFILE. Raises Unavailable."""
-    with _translated():
+    try:
         return LocalStore(await wrap(_Layout)(root, nameless=nameless))
+    except OSError as error:
+        raise Unavailable(f"cannot use {root}: {error.strerror}; it must belong to the user who runs spool") from error
 
 
 if TYPE_CHECKING:

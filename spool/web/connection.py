@@ -15,13 +15,13 @@ from aiohttp.web_protocol import RequestHandler
 from spool.errors import BadRequest, Internal
 from spool.web.auth import PRINCIPAL
 from spool.web.problems import REQUEST_ID, problem_response
-from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from aiohttp import StreamReader
+
+    from spool.web.site import Addresses
 
 _log = logging.getLogger(__name__)
 _BAD_REQUEST = 400
@@ -99,27 +99,27 @@ class Runner(web.AppRunner):
         return server
 
 
-class AccessLog(AbstractAccessLogger):
-    """One line per finished request, without the query, which may hold a signature."""
+def access_log(addresses: Addresses) -> type[AbstractAccessLogger]:
+    """What aiohttp makes for each connection to log finished requests with: one line each.
 
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Called by aiohttp once the answer is out."""
-        who = request.get(PRINCIPAL)
-        self.logger.info(
-            "request.finished",
-            {
-                "method": request.method,
-                "path": request.path,
-                "status": response.status,
-                "bytes": response.content_length or response.body_length,
-                "seconds": time,
-                "client": _client(request),
-                "principal": who.name if who else "-",
-                "request_id": request.get(REQUEST_ID, "-"),
-            },
-        )
+    The query is left out, for it may hold a signature.
+    """
 
+    class AccessLog(AbstractAccessLogger):
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+            who = request.get(PRINCIPAL)
+            self.logger.info(
+                "request.finished",
+                {
+                    "method": request.method,
+                    "path": request.path,
+                    "status": response.status,
+                    "bytes": response.content_length or response.body_length,
+                    "seconds": time,
+                    "client": addresses.client(request),
+                    "principal": who.name if who else "-",
+                    "request_id": request.get(REQUEST_ID, "-"),
+                },
+            )
 
-def _client(request: web.BaseRequest) -> str:
-    app: Any = getattr(request, "app", None)  # a request whose head was unreadable belongs to no application
-    return app[SITE].addresses.client(request) if app is not None else request.remote or "unix"
+    return AccessLog

@@ -89,6 +89,14 @@ def test_range_gives_its_spans(vector: Vector) -> None:
     assert caught.value.members == {"size": vector["size"]}
 
 
+def test_range_of_thousands_of_digits_does_not_overflow() -> None:
+    nines = "9" * 5000
+    assert parse_range(f"bytes=1-{nines}", 10) == [Span(1, 9)]
+    assert parse_range(f"bytes=-{nines}", 10) == [Span(0, 10)]
+    with pytest.raises(Unsatisfiable):
+        parse_range(f"bytes={nines}-{nines}", 10)
+
+
 def write(member: Member) -> str:
     if isinstance(member, int):
         return f"-{member}"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from spool.web.site import Site
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-PATIENCE = 10
+PATIENCE = 20
 """Seconds that a test waits for what must come at once."""
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
@@ -275,13 +275,13 @@ class Ear(logging.Handler):
     def events(self, name: str) -> list[Mapping[str, Any]]:
         return [record.args for record in self.records if record.msg == name and isinstance(record.args, dict)]
 
-    async def event(self, name: str) -> Mapping[str, Any]:
-        """The first event of this name, once there is one."""
+    async def event(self, name: str, count: int = 1) -> Mapping[str, Any]:
+        """The last of `count` events of this name, once there are as many."""
         async with asyncio.timeout(PATIENCE):
-            while not self.events(name):
+            while len(self.events(name)) < count:
                 self._news.clear()
                 await self._news.wait()
-        return self.events(name)[0]
+        return self.events(name)[count - 1]
 
     @property
     def tracebacks(self) -> list[logging.LogRecord]:

@@ -46,8 +46,7 @@ class TestUnreadableHead:
     async def test_is_logged_as_a_request_that_was_refused(self, ear: Ear, spool: Spool) -> None:
         for head in UNREADABLE:
             await spool.raw(head)
-        assert (await ear.event("request.finished"))["status"] == 400
-        assert len(ear.events("request.finished")) == len(UNREADABLE)
+        assert (await ear.event("request.finished", len(UNREADABLE)))["status"] == 400
         assert not ear.tracebacks
 
     async def test_is_not_quoted(self, spool: Spool) -> None:

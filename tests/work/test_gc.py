@@ -92,7 +92,6 @@ async def test_nothing_to_do_is_nothing_done(blobs: LocalStore, index: SqliteInd
     assert await gc.run_once(blobs, index, holding(), EVER) == 0
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="the store looks for the shard of a name that is no key")
 @pytest.mark.parametrize("name", ["probe-1", ".nfs0001"])
 async def test_leftover_that_is_no_blob_does_not_end_the_sweep(
     blobs: LocalStore, index: SqliteIndex, tmp_path: Path, name: str
