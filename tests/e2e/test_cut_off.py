@@ -171,6 +171,22 @@ def test_files_of_a_cut_off_upload_were_on_their_way(
     assert_nothing_is_left(server, idle)
 
 
+@pytest.mark.parametrize(
+    ("call", "effect"), [("openat", "delay_exit"), ("writev", "delay_enter"), ("fsync", "delay_enter")]
+)
+def test_client_that_goes_while_the_storage_works_leaves_nothing(
+    server: Server, idle: int, call: str, effect: str
+) -> None:
+    with slowed(server, call, f"{effect}=400000"):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(whole(form())[:-1])
+            eventually(server.staged)
+            eventually(lambda: all_read(server.port, client))
+            reset(client)
+        assert_nothing_is_left(server, idle)
+    assert_next_is_served(server)
+
+
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "at-once"])
 @pytest.mark.parametrize("make", [form, put, chunked])
 def test_half_close_after_a_complete_request_gets_the_answer(

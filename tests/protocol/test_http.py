@@ -33,6 +33,7 @@ from spool.protocol.http import (
     format_digest,
     format_http_date,
     if_range_holds,
+    parse_declared_type,
     parse_digests,
     parse_http_date,
     parse_idempotency_key,
@@ -63,7 +64,8 @@ anything = st.text(st.characters(exclude_categories=()))
 """Lone surrogates too."""
 fragments = st.lists(
     st.sampled_from(["bytes", "=", "-", ",", " ", "\t", ";", '"', "\\", "/", "*", "W/", "q", ":", "(", ")", "?1", "@9"])
-    | st.sampled_from(["0", "9" * 5000, "1.5", "sha-256", "sha-512", "AAAA", "a", "text/plain", "é", "\ud800", "\0"])
+    | st.sampled_from(["0", "9" * 5000, "1.5", "sha-256", "sha-512", "AAAA", "a", "text/plain", "é", "\ud800", "\0"]),
+    max_size=12,
 ).map("".join)
 """Texts of which a good part is nearly right."""
 tags = st.text(st.characters(codec="ascii", exclude_characters='" \x7f', min_codepoint=0x21))
@@ -441,6 +443,15 @@ def test_media_type_comes_back(kind: str, subtype: str, parameters: list[tuple[s
         escaped = re.sub(r"([^a-z])", r"\\\1", text)
         value += f'{semicolon}{name}="{escaped}"'
     assert parse_media_type(value) == (f"{kind}/{subtype}".lower(), expected)
+
+
+@pytest.mark.parametrize("value", [None, "", "text", 'a/b; x="1'])
+def test_declared_type_that_cannot_be_read_counts_as_none(value: str | None) -> None:
+    assert parse_declared_type(value) == (None, {})
+
+
+def test_declared_type_is_read_like_any_other() -> None:
+    assert parse_declared_type('Text/Plain; Charset="utf-8"') == ("text/plain", {"charset": "utf-8"})
 
 
 # Whatever a client sends

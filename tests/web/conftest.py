@@ -23,7 +23,8 @@ from spool.serve import make_application, make_site
 from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
 from spool.tokens import hash_secret, new_token
-from spool.web.connection import AccessLog, Runner
+from spool.web.connection import Runner, access_log
+from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -202,7 +203,7 @@ class _Server(TestServer):
             self.app,
             auto_decompress=False,
             lingering_time=1,
-            access_log_class=AccessLog,
+            access_log_class=access_log(self.app[SITE].addresses),
             access_log=logging.getLogger("spool.access"),
             **kwargs,
         )
