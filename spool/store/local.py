@@ -5,16 +5,12 @@ half-done ever has a name, and a crash leaves nothing behind. Where the file sys
 files, a name in `incoming/` stands in, and is dropped after the link. Links never replace, and keys never repeat.
 Directories are 0700, files 0600; every file is opened relative to its directory and not through a symbolic link.
 
-    blobs/00 .. blobs/ff    live blobs, spread by the first two digits of their key
-    incoming/               staged blobs where there are no nameless files
-    lock                    held by the one server that owns the directory
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import secrets
 import threading
@@ -29,16 +25,14 @@ from aiofiles.os import wrap
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import Key, Staged
 from spool.store.batch import Batcher
+from spool.store.local_layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from spool.ports import BlobStore, BlobWriter
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_SHARDS: Final = tuple(f"{shard:02x}" for shard in range(256))
 _MOST_BUFFERS: Final = 512
 """Buffers of one writev; the least IOV_MAX among the platforms is 1024."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -49,7 +43,7 @@ _Entry = tuple[Key, int, datetime]
 class LocalStore:
     """A directory of blobs. Made by `open_local`."""
 
-    def __init__(self, layout: _Layout) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._staged: dict[Key, _StagedBlob] = {}
         self._writers = ThreadPoolExecutor(8, thread_name_prefix="write")
@@ -67,7 +61,12 @@ class LocalStore:
         await self._publisher.submit(key)
 
     async def open(self, key: Key) -> BinaryIO:
-        return await _open(self._layout, key, executor=self._readers)
+        opening = asyncio.ensure_future(_open(self._layout, key, executor=self._readers))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     def locate(self, key: Key) -> Path | None:
         return Path(key[:2], key)
@@ -164,7 +163,7 @@ class _StagedBlob:
     The lock keeps a late write off a descriptor that was closed and reused; what was dropped is never opened again.
     """
 
-    def __init__(self, layout: _Layout, key: Key) -> None:
+    def __init__(self, layout: Layout, key: Key) -> None:
         self._layout = layout
         self._key = key
         self._fd = -1
@@ -229,78 +228,6 @@ class _StagedBlob:
             yield self._fd
 
 
-class _Layout:
-    """The spool directory's open directories."""
-
-    def __init__(self, root: Path, *, nameless: bool) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
-        blobs = _directory("blobs", self.root)
-        self.incoming = _directory("incoming", self.root)
-        self.shards = {shard: _directory(shard, blobs) for shard in _SHARDS}
-        os.fsync(blobs)
-        os.fsync(self.root)
-        os.close(blobs)
-        self.nameless = nameless and _has_nameless_files(self.incoming)
-        self._lock: int | None = None
-
-    def shards_of(self, name: str) -> list[int]:
-        """The directory of the shard that a name belongs to; none for a name that a stranger left."""
-        return [self.shards[name[:2]]] if name[:2] in self.shards else []
-
-    def stage(self, key: Key) -> int:
-        """A new file, without a name where there are nameless files."""
-        if self.nameless:
-            return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self.incoming)
-        return os.open(key, _NEW, 0o600, dir_fd=self.incoming)
-
-    def has(self, key: Key) -> bool:
-        try:
-            os.stat(key, dir_fd=self.shards[key[:2]], follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def lock(self) -> bool:
-        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.root)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return False
-        self._lock = lock
-        return True
-
-    def close(self) -> None:
-        for fd in (*self.shards.values(), self.incoming, self.root):
-            os.close(fd)
-        if self._lock is not None:
-            os.close(self._lock)
-
-
-def _directory(name: str, parent: int) -> int:
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
-    return os.open(name, _DIRECTORY, dir_fd=parent)
-
-
-def _has_nameless_files(directory: int) -> bool:
-    """Whether O_TMPFILE and linkat through /proc work here, as one try tells."""
-    name = f"probe-{os.getpid()}"
-    try:
-        fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    except (AttributeError, OSError):
-        return False
-    try:
-        os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=directory, dst_dir_fd=directory)
-        os.unlink(name, dir_fd=directory)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -324,7 +251,7 @@ def _sync(blob: _StagedBlob) -> int:
 
 
 @wrap
-def _open(layout: _Layout, key: Key) -> BinaryIO:
+def _open(layout: Layout, key: Key) -> BinaryIO:
     with _translated():
         try:
             return os.fdopen(os.open(key, _READ, dir_fd=layout.shards[key[:2]]), "rb")
@@ -332,8 +259,13 @@ def _open(layout: _Layout, key: Key) -> BinaryIO:
             raise NotFound("the bytes of this file are gone") from error
 
 
+def _close_unwanted(opening: asyncio.Future[BinaryIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 @wrap
-def _delete(layout: _Layout, key: Key, blob: _StagedBlob | None) -> None:
+def _delete(layout: Layout, key: Key, blob: _StagedBlob | None) -> None:
     with _translated():
         if blob is not None:
             blob.drop()
@@ -370,7 +302,7 @@ def _free(directory: int) -> int:
 
 
 @wrap
-def _probe(layout: _Layout) -> None:
+def _probe(layout: Layout) -> None:
     with _translated():
         blob = _StagedBlob(layout, Key(f"probe-{secrets.token_hex(8)}"))
         try:
@@ -383,7 +315,7 @@ def _probe(layout: _Layout) -> None:
 async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
     """The blobs under `root`, which is made if need be. `nameless=False` does without O_TMPFILE. Raises Unavailable."""
     try:
-        return LocalStore(await wrap(_Layout)(root, nameless=nameless))
+        return LocalStore(await wrap(Layout)(root, nameless=nameless))
     except OSError as error:
         raise Unavailable(f"cannot use {root}: {error.strerror}; it must belong to the user who runs spool") from error
 
