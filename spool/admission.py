@@ -51,7 +51,7 @@ class Admission:
         """
         reservation = Reservation(self, owner)
         self._check_slots()
-        await self.extend(reservation, _AHEAD if size is None else size)
+        await self.extend(reservation, size or 0, _AHEAD if size is None else size)
         self._check_slots()
         self._running.add(reservation)
         return reservation
@@ -62,15 +62,25 @@ class Admission:
             self._running.remove(reservation)
             self._released += reservation.written
 
-    async def extend(self, reservation: Reservation, size: int) -> None:
-        """The reservation holds `size` more bytes. Raises QuotaExceeded or StorageFull, and holds what it did."""
+    async def extend(self, reservation: Reservation, least: int, most: int) -> None:
+        """The reservation holds `most` more bytes, or if there is no room for them, `least`.
+
+        Raises QuotaExceeded or StorageFull if there is no room for those either, and holds what it did.
+        """
         released = self._released
         used = await self._used(reservation.owner) if self._capacity.quota else 0
         free = await self._free()
         # what was committed meanwhile is counted neither in `used` nor among the running
-        self._check_quota(reservation.owner, used + self._released - released + size)
+        used += self._released - released
+        try:
+            reservation.ahead += self._checked(reservation.owner, used, free, most)
+        except (QuotaExceeded, StorageFull):
+            reservation.ahead += self._checked(reservation.owner, used, free, least)
+
+    def _checked(self, owner: str, used: int, free: int, size: int) -> int:
+        self._check_quota(owner, used + size)
         self._check_space(free - size)
-        reservation.ahead += size
+        return size
 
     def _check_slots(self) -> None:
         if len(self._running) >= self._capacity.max_uploads:
@@ -99,7 +109,8 @@ class Reservation:
     async def take(self, size: int) -> None:
         """`size` bytes are about to be written. Raises QuotaExceeded or StorageFull if they may not be."""
         if size > self.ahead:
-            await self._admission.extend(self, max(size - self.ahead, _AHEAD))
+            needed = size - self.ahead
+            await self._admission.extend(self, needed, max(needed, _AHEAD))
         self.ahead -= size
         self.written += size
 

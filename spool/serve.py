@@ -92,7 +92,7 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         limits=limits,
         clock=now,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
-        accel_location=server.accel_location if server.accel else None,
+        accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config),
         traffic=Traffic(),
     )
@@ -174,8 +174,12 @@ def _show_address(address: tuple[str, int] | str) -> str:
 
 
 def _only_this_machine(config: Config) -> bool:
-    host = config.server.host
-    if config.server.unix or host == "localhost":
+    """Whether nobody else can connect: a proxy that is configured speaks for others."""
+    server = config.server
+    if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
+        return False
+    host = server.host
+    if server.unix or host == "localhost":
         return True
     try:
         return ip_address(host).is_loopback
