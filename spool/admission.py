@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -36,8 +37,8 @@ class Admission:
         self._free = free
         self._used = used
         self._running: set[Reservation] = set()
-        self._released = 0
-        """Bytes that were written under reservations that are over."""
+        self._released: Counter[str] = Counter()
+        """Bytes that each owner wrote under reservations that are over."""
 
     @property
     def running(self) -> int:
@@ -60,22 +61,23 @@ class Admission:
         """The upload is over: its slot and what it held are free. Idempotent."""
         if reservation in self._running:
             self._running.remove(reservation)
-            self._released += reservation.written
+            self._released[reservation.owner] += reservation.written
 
     async def extend(self, reservation: Reservation, least: int, most: int) -> None:
         """The reservation holds `most` more bytes, or if there is no room for them, `least`.
 
         Raises QuotaExceeded or StorageFull if there is no room for those either, and holds what it did.
         """
-        released = self._released
-        used = await self._used(reservation.owner) if self._capacity.quota else 0
+        owner = reservation.owner
+        released = self._released[owner]
+        used = await self._used(owner) if self._capacity.quota else 0
         free = await self._free()
         # what was committed meanwhile is counted neither in `used` nor among the running
-        used += self._released - released
+        used += self._released[owner] - released
         try:
-            reservation.ahead += self._checked(reservation.owner, used, free, most)
+            reservation.ahead += self._checked(owner, used, free, most)
         except (QuotaExceeded, StorageFull):
-            reservation.ahead += self._checked(reservation.owner, used, free, least)
+            reservation.ahead += self._checked(owner, used, free, least)
 
     def _checked(self, owner: str, used: int, free: int, size: int) -> int:
         self._check_quota(owner, used + size)

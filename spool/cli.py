@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has read enough
         sys.stdout = None  # or the interpreter fails again when it flushes
         return FAILED
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}", FAILED)
     return code
 
 
@@ -109,7 +111,7 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     create = commands.add_parser("create", help="make a token and print it once")
     _add_common(create, _create_token)
-    create.add_argument("--name", required=True, type=_parse_text, help="the principal it stands for")
+    create.add_argument("--name", required=True, type=_parse_name, help="the principal it stands for")
     create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="repeat for several")
     create.add_argument("--expires", type=_parse_lifetime, metavar="DURATION", help="such as 30d (default: never)")
     _add_common(commands.add_parser("ls", help="list the tokens"), _list_tokens)
@@ -123,6 +125,12 @@ def _parse_text(text: str) -> str:
         return text.encode().decode()
     except UnicodeEncodeError as error:
         raise argparse.ArgumentTypeError("this is not UTF-8") from error
+
+
+def _parse_name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is needed")
+    return _parse_text(text)
 
 
 def _parse_lifetime(text: str) -> timedelta:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from spool.errors import DigestMismatch
+from spool.errors import DigestMismatch, SpoolError
 from spool.model import File, FileId, Key, Upload, UploadId
 from spool.policy import file_too_large
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from spool.model import Answer, Intent, Principal, Staged
     from spool.policy import Policy
     from spool.ports import BlobStore, BlobWriter, Clock, Files, Sniffer
+
+_log = logging.getLogger(__name__)
 
 _HEAD: Final = 4096
 """The least that libmagic needs to be right about media."""
@@ -130,7 +133,7 @@ class Ingest:
         try:
             now = self._clock()
             files = [_file(upload, now) for upload in uploads]
-            await self._files.finish(files, answer and replace(answer, files=tuple(files)))
+            await self._files.finish(files, answer and replace(answer, files=tuple(files), created_at=now))
         finally:
             self._active.difference_update(keys)
         return files
@@ -150,6 +153,8 @@ class Ingest:
         try:
             for key in keys:
                 await self._blobs.delete(key)
+        except SpoolError as error:  # the sweep takes what is left, and whoever asked has a better error to tell
+            _log.warning("blob.left", {"reason": str(error)})
         finally:
             self._active.difference_update(keys)
 

@@ -30,7 +30,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:  # noqa: D102
         event = {"time": _time(record), "level": record.levelname.lower(), "event": _name(record), **_fields(record)}
         if record.exc_info:
-            event["traceback"] = _traceback(self, record)
+            event["traceback"] = self.formatException(record.exc_info)
         return json.dumps(event, default=str)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -29,9 +30,9 @@ def _parse_text(value: object) -> str:
 
 
 def _parse_number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError  # noqa: TRY004
-    return int(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        raise ValueError
+    return int(str(value))
 
 
 _SIZES: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
@@ -85,10 +86,11 @@ def _show_duration(duration: timedelta) -> str:
 
 
 def _parse_list(value: object) -> tuple[str, ...]:
-    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(items, list):
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    if not isinstance(value, list):
         raise ValueError  # noqa: TRY004
-    return tuple(_parse_text(item) for item in items if item)
+    return tuple(_parse_text(item) for item in value)
 
 
 def _parse_port(value: object) -> int:
@@ -124,7 +126,7 @@ def choice(*words: str) -> Kind:
 
 
 def _show_text(value: object) -> str:
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(str(value), ensure_ascii=False)  # a JSON text is a TOML text
 
 
 def _show_list(values: tuple[object, ...]) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 import pytest
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
@@ -132,6 +133,12 @@ class Server:
                 found.append(str(descriptor.readlink()))
         return found
 
+    def has_read(self, client: socket.socket) -> bool:
+        """Whether nothing that this client sent still waits to be read."""
+        ends = f"0100007F:{self.port:04X} 0100007F:{client.getsockname()[1]:04X}"
+        match = re.search(rf"{ends} \w\w \w+:(\w+)", Path("/proc/net/tcp").read_text("ascii"))
+        return match is not None and int(match[1], 16) == 0
+
     def staged(self) -> int:
         """How many uploads are being written, with a name or without."""
         return sum("/incoming/" in target for target in self.descriptors())
@@ -221,7 +228,7 @@ def strace(call: str, effect: str) -> list[str]:
 
 @contextmanager
 def slowed(server: Server, call: str, effect: str) -> Iterator[None]:
-    """A running server whose system calls `call` are delayed: `effect` is delay_enter or delay_exit=MICROSECONDS."""
+    """A running server whose system calls `call` are delayed: `effect` such as delay_exit=MICROSECONDS."""
     tracer = subprocess.Popen([*strace(call, effect), "-p", str(server.pid)], stderr=subprocess.PIPE)
     try:
         eventually(lambda: tracer.poll() is not None or _traced(server.pid))

@@ -157,7 +157,7 @@ async def test_file_can_be_deleted_once(catalog: Catalog, index: SqliteIndex) ->
 
 async def test_file_is_gone_though_its_bytes_stay_behind(blobs: LocalStore, index: SqliteIndex) -> None:
     class Undeletable:
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the store has
+        def __getattr__(self, name: str) -> Any:  # whatever the store has
             return getattr(blobs, name)
 
         async def delete(self, key: Key) -> None:

@@ -142,7 +142,7 @@ class Blobs:
         self._store = store
         self._before = before
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the store has
+    def __getattr__(self, name: str) -> Any:  # whatever the store has
         return getattr(self._store, name)
 
     async def writer(self, key: Key) -> BlobWriter:
@@ -176,7 +176,7 @@ class FailingIndex:
     def __init__(self, index: SqliteIndex) -> None:
         self._index = index
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the index has
+    def __getattr__(self, name: str) -> Any:  # whatever the index has
         return getattr(self._index, name)
 
     async def finish(self, *_: object) -> None:
@@ -453,7 +453,7 @@ async def test_digest_covers_the_last_batch_however_fast_the_store_is(bench: Ben
     class Abyss:
         """Takes everything at once."""
 
-        async def writer(self, _key: Key) -> Any:  # noqa: ANN401  # itself
+        async def writer(self, _key: Key) -> Any:  # itself
             return self
 
         async def write(self, _batch: Sequence[bytes]) -> None:
@@ -517,7 +517,7 @@ async def test_sweep_during_the_transaction_takes_nothing_of_it(bench: Bench) ->
     class SweptIndex(FailingIndex):
         """Whose transactions wait for a sweep."""
 
-        async def finish(self, *arguments: Any) -> None:  # noqa: ANN401  # handed on
+        async def finish(self, *arguments: Any) -> None:  # handed on
             await asyncio.sleep(0)
             assert await gc.run_once(bench.blobs, bench.index, lambda: ingest.active, EVER) == 0
             await bench.index.finish(*arguments)

@@ -34,7 +34,7 @@ WORD = choice("", "text", "json")
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs")))
 
 
-def from_toml(value: str) -> Any:  # noqa: ANN401  # whatever TOML holds
+def from_toml(value: str) -> Any:  # whatever TOML holds
     return tomllib.loads(f"value = {value}")["value"]
 
 

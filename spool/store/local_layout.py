@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -79,7 +80,7 @@ def _directory(name: str, parent: int) -> int:
 
 def _has_nameless_files(directory: int) -> bool:
     """Whether O_TMPFILE and linkat through /proc work here, as one try tells."""
-    name = f"probe-{os.getpid()}"
+    name = f"probe-{secrets.token_hex(8)}"
     try:
         fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except (AttributeError, OSError):

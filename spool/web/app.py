@@ -32,10 +32,7 @@ async def _count_traffic(request: web.Request, handler: Handler) -> web.StreamRe
     if request.path in ("/healthz", "/readyz"):
         return await handler(request)
     with traffic.request():
-        response = await handler(request)
-    if traffic.draining and not response.prepared:
-        response.force_close()
-    return response
+        return await handler(request)
 
 
 async def _name_request(request: web.Request, response: web.StreamResponse) -> None:

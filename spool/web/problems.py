@@ -21,6 +21,7 @@ from spool.errors import (
     Unsatisfiable,
 )
 from spool.protocol.http import problem_document
+from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -48,8 +49,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except Exception:  # noqa: BLE001  # the last resort: nothing else answers this client
         _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": request.path})
         response = problem_response(Internal("something went wrong that nobody foresaw"), request)
-    if not request.content.at_eof() and not response.prepared:
-        response.force_close()  # what is left of the body would be taken for the next request
+    unread = not request.content.at_eof()  # what is left of the body would be taken for the next request
+    if not response.prepared and (unread or request.app[SITE].traffic.draining):
+        response.force_close()
     return response
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401 - what a client sends and gets is JSON, or whatever aiohttp takes
 """A whole site in this process: the real router, the real store and index, a clock that tests set."""
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ async def test_every_route_is_public_by_name_or_asks_for_a_token(spool: Spool) -
 
 
 async def test_every_route_defers_the_expectation(spool: Spool) -> None:
-    handlers = {route._expect_handler for route in spool.client.app.router.routes()}  # noqa: SLF001  # kept nowhere else
+    handlers = {route._expect_handler for route in spool.client.app.router.routes()}  # kept nowhere else
     assert handlers == {defer_expectation}
 
 

@@ -492,6 +492,7 @@ async def test_address_is_not_signed_on_the_same_origin(spool: Spool, record: di
 
 async def test_server_next_to_a_proxy_that_sends_the_bytes_only_says_where(serve: Serve) -> None:
     spool = await serve({"server.accel": "x-accel-redirect"})
+    spool.token = await spool.new_token("admin")
     record = await spool.stored("data.bin", DATA)
     answer = await spool.media(record, Range="bytes=0-9")
     assert (answer.status, answer.body) == (200, b"")

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401 - as in conftest
 from __future__ import annotations
 
 import asyncio

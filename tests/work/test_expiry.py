@@ -79,7 +79,7 @@ async def test_file_that_somebody_else_deleted_is_passed_over(catalog: Catalog, 
     class Contested:
         """Somebody else deletes the first file of every lot."""
 
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the index has
+        def __getattr__(self, name: str) -> Any:  # whatever the index has
             return getattr(index, name)
 
         async def expired(self, now: datetime, limit: int) -> Sequence[File]:
