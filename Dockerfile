@@ -1,5 +1,7 @@
 # docker build -t spool .        (podman: --format docker, or the health check is left out)
-# docker run -p 8080:8080 -v spool:/data --read-only --cap-drop ALL --security-opt no-new-privileges spool
+# docker run -p 8080:8080 -v spool:/data --read-only --cap-drop ALL --security-opt no-new-privileges --stop-timeout 70 spool
+#
+# On SIGTERM uploads in flight get time to finish (server.shutdown_grace); docker alone would wait 10 s and kill.
 
 FROM docker.io/library/python:3.13-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -36,6 +37,8 @@ class Admission:
         self._free = free
         self._used = used
         self._running: set[Reservation] = set()
+        self._released: Counter[str] = Counter()
+        """Bytes that each owner wrote under reservations that are over."""
 
     @property
     def running(self) -> int:
@@ -49,22 +52,37 @@ class Admission:
         """
         reservation = Reservation(self, owner)
         self._check_slots()
-        await self.extend(reservation, _AHEAD if size is None else size)
+        await self.extend(reservation, size or 0, _AHEAD if size is None else size)
         self._check_slots()
         self._running.add(reservation)
         return reservation
 
     def release(self, reservation: Reservation) -> None:
         """The upload is over: its slot and what it held are free. Idempotent."""
-        self._running.discard(reservation)
+        if reservation in self._running:
+            self._running.remove(reservation)
+            self._released[reservation.owner] += reservation.written
 
-    async def extend(self, reservation: Reservation, size: int) -> None:
-        """The reservation holds `size` more bytes. Raises QuotaExceeded or StorageFull, and holds what it did."""
-        used = await self._used(reservation.owner) if self._capacity.quota else 0
+    async def extend(self, reservation: Reservation, least: int, most: int) -> None:
+        """The reservation holds `most` more bytes, or if there is no room for them, `least`.
+
+        Raises QuotaExceeded or StorageFull if there is no room for those either, and holds what it did.
+        """
+        owner = reservation.owner
+        released = self._released[owner]
+        used = await self._used(owner) if self._capacity.quota else 0
         free = await self._free()
-        self._check_quota(reservation.owner, used + size)
+        # what was committed meanwhile is counted neither in `used` nor among the running
+        used += self._released[owner] - released
+        try:
+            reservation.ahead += self._checked(owner, used, free, most)
+        except (QuotaExceeded, StorageFull):
+            reservation.ahead += self._checked(owner, used, free, least)
+
+    def _checked(self, owner: str, used: int, free: int, size: int) -> int:
+        self._check_quota(owner, used + size)
         self._check_space(free - size)
-        reservation.ahead += size
+        return size
 
     def _check_slots(self) -> None:
         if len(self._running) >= self._capacity.max_uploads:
@@ -93,7 +111,8 @@ class Reservation:
     async def take(self, size: int) -> None:
         """`size` bytes are about to be written. Raises QuotaExceeded or StorageFull if they may not be."""
         if size > self.ahead:
-            await self._admission.extend(self, max(size - self.ahead, _AHEAD))
+            needed = size - self.ahead
+            await self._admission.extend(self, needed, max(needed, _AHEAD))
         self.ahead -= size
         self.written += size
 

@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
     except (ConfigError, BadRequest) as error:
         return _fail(str(error), WRONG)
     except SpoolError as error:
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has read enough
         sys.stdout = None  # or the interpreter fails again when it flushes
         return FAILED
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}", FAILED)
     return code
 
 
@@ -91,9 +94,11 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_ls(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, _ls)
-    parser.add_argument("--q", metavar="TEXT", help="only files whose name holds this text")
-    parser.add_argument("--filename", metavar="GLOB", help="only files whose name matches")
-    parser.add_argument("--media-type", metavar="GLOB", help="only files whose type matches, such as 'audio/*'")
+    parser.add_argument("--q", metavar="TEXT", type=_parse_text, help="only files whose name holds this text")
+    parser.add_argument("--filename", metavar="GLOB", type=_parse_text, help="only files whose name matches")
+    parser.add_argument(
+        "--media-type", metavar="GLOB", type=_parse_text, help="only files whose type matches, such as 'audio/*'"
+    )
     parser.add_argument("--limit", type=_parse_limit, metavar="N", help="at most this many files (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -106,13 +111,26 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     create = commands.add_parser("create", help="make a token and print it once")
     _add_common(create, _create_token)
-    create.add_argument("--name", required=True, help="the principal it stands for")
+    create.add_argument("--name", required=True, type=_parse_name, help="the principal it stands for")
     create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="repeat for several")
     create.add_argument("--expires", type=_parse_lifetime, metavar="DURATION", help="such as 30d (default: never)")
     _add_common(commands.add_parser("ls", help="list the tokens"), _list_tokens)
     revoke = commands.add_parser("revoke", help="make a token worthless")
     _add_common(revoke, _revoke_token)
-    revoke.add_argument("id", help="as `spool token ls` shows it")
+    revoke.add_argument("id", type=_parse_text, help="as `spool token ls` shows it")
+
+
+def _parse_text(text: str) -> str:
+    try:
+        return text.encode().decode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("this is not UTF-8") from error
+
+
+def _parse_name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is needed")
+    return _parse_text(text)
 
 
 def _parse_lifetime(text: str) -> timedelta:

@@ -7,6 +7,7 @@ default given here. `doc/config.md` and `config.example.toml` have an entry for 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -160,11 +161,19 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
         for section in fields(Config)
         for key in _keys(section.name, "")
     }
+    sections = tuple(f"SPOOL_{section.name.upper()}_" for section in fields(Config))
     for name, value in environ.items():
         if name in known:
             yield _Given(*known[name], value, name)
-        elif name.startswith(tuple(f"SPOOL_{section.name.upper()}_" for section in fields(Config))):
+        elif name.startswith(sections) or _looks_misspelt(name, known):
             raise ConfigError(f"unknown environment variable {name}{_nearest(name, known)}")
+
+
+def _looks_misspelt(name: str, known: Mapping[str, object]) -> bool:
+    """Kubernetes sets SPOOL_PORT, SPOOL_SERVICE_HOST and the like for a service that is called spool."""
+    if re.fullmatch(r"SPOOL_(SERVICE|PORT)(_.*)?", name):
+        return False
+    return name.startswith("SPOOL_") and bool(get_close_matches(name, known, 1, 0.9))
 
 
 def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:

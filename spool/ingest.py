@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from spool.errors import DigestMismatch
+from spool.errors import DigestMismatch, SpoolError
 from spool.model import File, FileId, Key, Upload, UploadId
 from spool.policy import file_too_large
 from spool.staging import Stage, batches, new_hashes, new_key
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
     from spool.ports import BlobStore, Clock, Files, Sniffer
+
+_log = logging.getLogger(__name__)
 
 _BATCH_BUDGET: Final = 32 * 1024 * 1024
 _BATCH: Final = (64 * 1024, 4 * 1024 * 1024)
@@ -147,7 +150,7 @@ class Ingest:
     ) -> list[File]:
         now = self._clock()
         files = [_file(upload, now) for upload in uploads]
-        await self._files.finish(files, answer and replace(answer, files=tuple(files)), row)
+        await self._files.finish(files, answer and replace(answer, files=tuple(files), created_at=now), row)
         return files
 
     async def discard(self, uploads: Iterable[Upload]) -> None:
@@ -158,6 +161,8 @@ class Ingest:
         try:
             for key in keys:
                 await self._blobs.delete(key)
+        except SpoolError as error:  # the sweep takes what is left, and whoever asked has a better error to tell
+            _log.warning("blob.left", {"reason": str(error)})
         finally:
             self._active.difference_update(keys)
 

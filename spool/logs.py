@@ -30,7 +30,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:  # noqa: D102
         event = {"time": _time(record), "level": record.levelname.lower(), "event": _name(record), **_fields(record)}
         if record.exc_info:
-            event["traceback"] = _traceback(self, record)
+            event["traceback"] = self.formatException(record.exc_info)
         return json.dumps(event, default=str)
 
 
@@ -55,7 +55,9 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""
+    """Indented and escaped: an exception may quote what a client sent."""
+    lines = formatter.formatException(record.exc_info).splitlines() if record.exc_info else []
+    return "".join(f"\n    {escape(line)}" for line in lines)
 
 
 def _quote(value: object) -> str:

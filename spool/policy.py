@@ -37,8 +37,8 @@ class Policy:
         """
         if intent.size is not None and intent.size > self.max_file_size:
             raise file_too_large(self.max_file_size)
-        if intent.expires_at is not None and intent.expires_at <= now:
-            raise BadRequest("expires_at is not in the future")
+        if intent.expires_at is not None:
+            require_future(intent.expires_at, now)
         return Grant(self.max_file_size, self.expiry(intent.expires_at, now))
 
     def expiry(self, wanted: datetime | None, since: datetime) -> datetime | None:
@@ -58,6 +58,12 @@ class Policy:
 def file_too_large(limit: int) -> TooLarge:
     """The refusal of a file over `limits.max_file_size`, declared or counted."""
     return TooLarge(f"the file is larger than {limit} bytes", limit=limit)
+
+
+def require_future(expires_at: datetime, now: datetime) -> None:
+    """Raises BadRequest for an expiry that has come already."""
+    if expires_at <= now:
+        raise BadRequest("expires_at is not in the future")
 
 
 def _matches(media_type: str, globs: tuple[str, ...]) -> bool:

@@ -210,7 +210,7 @@ class Tokens(Protocol):
         """The token is no longer known. Raises NotFound."""
 
     async def has_tokens(self) -> bool:
-        """At least one token exists, expired or not."""
+        """A token has been made at some time, whatever became of it: from then on nobody is let in without one."""
 
 
 class Index(Uploads, Files, Answers, Tokens, Protocol):

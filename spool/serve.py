@@ -23,16 +23,20 @@ from spool.errors import SpoolError
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.policy import Policy
+from spool.protocol.resumable import Limits as ToldLimits
+from spool.protocol.rufh import Rufh
+from spool.protocol.tus import Tus
+from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.web.app import make_app
-from spool.web.connection import AccessLog, Runner
+from spool.web.connection import Runner, access_log
 from spool.web.site import Addresses, Site, Traffic
-from spool.work import expiry, gc
+from spool.work import expiry, gc, resumables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from spool.config import Config
     from spool.model import Key
@@ -48,6 +52,8 @@ _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
+_MAX_FIELD: Final = 64 * 1024
+"""Bytes of one header field: Upload-Metadata and Upload-Concat can be long."""
 
 
 class Busy(Exception):
@@ -76,14 +82,31 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
     async def used(owner: str) -> int:
         return (await index.usage(owner)).size
 
+    async def free() -> int:
+        return await blobs.free() - await index.promised()
+
     limits, server = config.limits, config.server
     policy = Policy(
         limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
     )
     capacity = Capacity(limits.max_uploads, limits.min_free_space, limits.quota)
-    admission = Admission(capacity, blobs.free, used)
+    admission = Admission(capacity, free, used)
+    ingest = Ingest(blobs=blobs, files=index, sniffer=sniffer, policy=policy, admission=admission, clock=now)
+    told = ToldLimits(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
-        ingest=Ingest(blobs=blobs, files=index, sniffer=sniffer, policy=policy, admission=admission, clock=now),
+        ingest=ingest,
+        resumption=Resumption(
+            ingest=ingest,
+            blobs=blobs,
+            uploads=index,
+            files=index,
+            policy=policy,
+            clock=now,
+            ttl=limits.upload_ttl,
+        ),
+        tus=Tus(told),
+        rufh=Rufh(told),
+        interim_responses=server.interim_responses,
         catalog=Catalog(blobs, index, now),
         idempotency=Idempotency(index, now),
         index=index,
@@ -92,15 +115,15 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         limits=limits,
         clock=now,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
-        accel_location=server.accel_location if server.accel else None,
+        accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config),
         traffic=Traffic(),
     )
 
 
-def make_application(site: Site) -> web.Application:
+def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Application:
     """The web application, with the scheduler that lets a commit outlive its client."""
-    app = make_app(site)
+    app = make_app(site, cors_origins)
     aiojobs.aiohttp.setup(app, limit=None, wait_timeout=_COMMIT_GRACE, close_timeout=_COMMIT_GRACE)
     return app
 
@@ -125,14 +148,15 @@ async def run(config: Config) -> None:
 
 async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
     runner = Runner(
-        make_application(site),
+        make_application(site, config.server.cors_origins),
         handler_cancellation=True,
         auto_decompress=False,
         keepalive_timeout=_KEEPALIVE,
         lingering_time=_LINGER,
         shutdown_timeout=1,
-        access_log_class=AccessLog,
+        access_log_class=access_log(site.addresses),
         access_log=logging.getLogger("spool.access"),
+        max_field_size=_MAX_FIELD,
     )
     await runner.setup()
     sweeper = aiojobs.Scheduler()
@@ -174,8 +198,12 @@ def _show_address(address: tuple[str, int] | str) -> str:
 
 
 def _only_this_machine(config: Config) -> bool:
-    host = config.server.host
-    if config.server.unix or host == "localhost":
+    """Whether nobody else can connect: a proxy that is configured speaks for others."""
+    server = config.server
+    if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
+        return False
+    host = server.host
+    if server.unix or host == "localhost":
         return True
     try:
         return ip_address(host).is_loopback
@@ -199,6 +227,7 @@ def _raise_descriptor_limit() -> None:
 async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
+            await resumables.run_once(site.resumption, site.index, now)
             await sweep(site.blobs, site.index, lambda: site.ingest.active, _EVER)
         except SpoolError as error:
             _log.warning("sweep.failed", {"reason": str(error)})

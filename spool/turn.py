@@ -70,6 +70,12 @@ class Turn:
         """The upload's length is known, if it is given. Raises InconsistentLength or TooLarge."""
         self.upload = lifecycle.with_length(self.upload, length, self._resumption.policy.max_file_size)
 
+    def expect_at(self, offset: int, size: int) -> None:
+        """The upload stands at `offset`, and has room for `size` bytes. Raises OffsetMismatch or TooLarge."""
+        lifecycle.require_offset(self.upload, offset)
+        if size > self._room():
+            raise self._too_large()
+
     async def receive(
         self,
         body: AsyncIterator[bytes],
@@ -138,14 +144,22 @@ class Turn:
         await self._stage.write(batch)
 
     async def _within_length(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        length = self.upload.intent.size
-        limit = self._resumption.policy.max_file_size if length is None else length
-        room = limit - self.upload.staged.offset
+        room = self._room()
         async for chunk in body:
             room -= len(chunk)
             if room < 0:
-                raise TooLarge(f"this upload has room for {limit} bytes", limit=limit)
+                raise self._too_large()
             yield chunk
+
+    def _limit(self) -> int:
+        length = self.upload.intent.size
+        return self._resumption.policy.max_file_size if length is None else length
+
+    def _room(self) -> int:
+        return self._limit() - self.upload.staged.offset
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"this upload has room for {self._limit()} bytes", limit=self._limit())
 
     async def _verify(self, verification: Verification) -> None:
         assert self._stage is not None

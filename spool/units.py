@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -29,9 +30,9 @@ def _parse_text(value: object) -> str:
 
 
 def _parse_number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError  # noqa: TRY004
-    return int(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        raise ValueError
+    return int(str(value))
 
 
 _SIZES: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
@@ -41,6 +42,7 @@ _SIZES: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10*
     "tib": 2**40,
 }
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST: Final = 1000 * 365 * 86400
 
 
 def _parse_size(value: object) -> int:
@@ -58,11 +60,14 @@ def _show_size(size: int) -> str:
 
 
 def parse_duration(value: object) -> timedelta:
-    """A number of seconds, or one with a unit: "30s", "15m", "12h", "7d", "2w". Raises ValueError."""
-    match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", str(value).strip().lower())
+    """A number of seconds, or one with a unit: "30s", "15m", "12h", "7d"; at most 1000 years. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,12})\s*([smhdw]?)", str(value).strip().lower())
     if isinstance(value, bool) or not match:
         raise ValueError
-    return timedelta(seconds=int(match[1]) * _SECONDS[match[2] or "s"])
+    seconds = int(match[1]) * _SECONDS[match[2] or "s"]
+    if seconds > _LONGEST:
+        raise ValueError
+    return timedelta(seconds=seconds)
 
 
 def _parse_positive_duration(value: object) -> timedelta:
@@ -81,10 +86,11 @@ def _show_duration(duration: timedelta) -> str:
 
 
 def _parse_list(value: object) -> tuple[str, ...]:
-    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(items, list):
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    if not isinstance(value, list):
         raise ValueError  # noqa: TRY004
-    return tuple(_parse_text(item) for item in items if item)
+    return tuple(_parse_text(item) for item in value)
 
 
 def _parse_port(value: object) -> int:
@@ -127,7 +133,7 @@ def choice(*words: str) -> Kind:
 
 
 def _show_text(value: object) -> str:
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(str(value), ensure_ascii=False)  # a JSON text is a TOML text
 
 
 def _show_list(values: tuple[object, ...]) -> str:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+
+import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    import socket
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 40.0
@@ -25,24 +32,34 @@ STOP_TIMEOUT = 40.0
 class Server:
     """`python -m spool serve` on a free port of the loopback interface, logging JSON to a file."""
 
-    def __init__(self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """`prefix` is a command that runs the server's."""
         self.dir = directory
         self.log_path = directory.with_name(directory.name + ".log")
+        self._prefix = prefix
         self._arguments = arguments
         self._env = {**os.environ, "SPOOL_LOG_FORMAT": "json", "SPOOL_SERVER_PORT": "0", **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
-    def start(self) -> Self:
-        start = self.log_path.stat().st_size if self.log_path.exists() else 0
+    def spawn(self) -> Self:
+        """Starts it, without waiting until it serves."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "spool", "serve", "--dir", str(self.dir), *self._arguments],
+                [*self._prefix, sys.executable, "-m", "spool", "serve", "--dir", str(self.dir), *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self._env,
             )
+        return self
+
+    def start(self) -> Self:
+        start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.spawn()
+        assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             match = re.search(r'"server.started".*?"address": "([^"]+)"', self.log_path.read_text()[start:])
@@ -67,9 +84,12 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
-        os.kill(self.pid, signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
         assert self._process is not None
@@ -105,6 +125,24 @@ class Server:
         assert match
         return int(match[1]) * 1024
 
+    def descriptors(self) -> list[str]:
+        """What the process has open."""
+        found = []
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(descriptor.readlink()))
+        return found
+
+    def has_read(self, client: socket.socket) -> bool:
+        """Whether nothing that this client sent still waits to be read."""
+        ends = f"0100007F:{self.port:04X} 0100007F:{client.getsockname()[1]:04X}"
+        match = re.search(rf"{ends} \w\w \w+:(\w+)", Path("/proc/net/tcp").read_text("ascii"))
+        return match is not None and int(match[1], 16) == 0
+
+    def staged(self) -> int:
+        """How many uploads are being written, with a name or without."""
+        return sum("/incoming/" in target for target in self.descriptors())
+
     def get(self, path: str, **headers: str) -> Any:
         """The JSON at `path`."""
         request = urllib.request.Request(self.url + path, headers=headers)
@@ -123,8 +161,11 @@ class Server:
 
     def blobs(self) -> dict[str, int]:
         """Every file in the blobs' and staging directories by name, with its size."""
-        paths = [*self.dir.glob("blobs/*/*"), *self.dir.glob("incoming/*")]
-        return {path.name: path.stat().st_size for path in paths}
+        found = {}
+        for path in (*self.dir.glob("blobs/*/*"), *self.dir.glob("incoming/*")):
+            with suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_size
+        return found
 
     def __enter__(self) -> Self:
         return self.start()
@@ -160,3 +201,59 @@ def curl(*arguments: str, stdin: bytes | None = None, timeout: float = 60) -> An
     status = int(lines[0].split()[1]) if head else 0
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
     return Answer(status, headers, body, done.stderr.decode(), done.returncode)
+
+
+def eventually(condition: Callable[[], T], timeout: float = 10) -> T:
+    """The first true value that `condition` gives."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"did not happen within {timeout:g} seconds, last seen was {value!r}"
+        time.sleep(0.005)
+    return value
+
+
+def lacking(what: str) -> NoReturn:
+    """Skips the test for what this machine lacks; fails it where nothing may be lacking."""
+    if os.environ.get("SPOOL_TEST_REQUIRE_ALL") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def strace(call: str, effect: str) -> list[str]:
+    """The command that runs or traces a process, and all its threads, with `effect` on each such system call."""
+    if shutil.which("strace") is None:
+        lacking("strace is not installed")
+    return ["strace", "-f", "-I2", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{effect}"]
+
+
+@contextmanager
+def slowed(server: Server, call: str, effect: str) -> Iterator[None]:
+    """A running server whose system calls `call` are delayed: `effect` such as delay_exit=MICROSECONDS."""
+    tracer = subprocess.Popen([*strace(call, effect), "-p", str(server.pid)], stderr=subprocess.PIPE)
+    try:
+        eventually(lambda: tracer.poll() is not None or _traced(server.pid))
+        if tracer.poll() is not None:
+            lacking(f"strace cannot trace here: {tracer.communicate()[1].decode().strip()}")
+        yield
+    finally:
+        tracer.terminate()
+        tracer.communicate(timeout=10)
+
+
+def _traced(pid: int) -> bool:
+    return all(_tracer(pid, thread.name) for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _tracer(pid: int, thread: int | str) -> int:
+    match = re.search(r"TracerPid:\s+(\d+)", Path(f"/proc/{pid}/task/{thread}/status").read_text("ascii"))
+    assert match
+    return int(match[1])
+
+
+@contextmanager
+def without_nameless_files(directory: Path) -> Iterator[Server]:
+    """A server whose one try to give a nameless file a name has failed, as it does on some file systems."""
+    with Server(directory, prefix=[*strace("linkat", "error=EXDEV"), "-D"]) as server:
+        os.kill(_tracer(server.pid, server.pid), signal.SIGTERM)
+        eventually(lambda: not _tracer(server.pid, server.pid))
+        yield server

@@ -34,7 +34,7 @@ WORD = choice("", "text", "json")
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs")))
 
 
-def from_toml(value: str) -> Any:  # noqa: ANN401  # whatever TOML holds
+def from_toml(value: str) -> Any:  # whatever TOML holds
     return tomllib.loads(f"value = {value}")["value"]
 
 
@@ -109,7 +109,16 @@ def test_size_is_read_as_people_write_it(written: object, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("30s", 30), (30, 30), ("30", 30), ("15m", 900), ("12 h", 43200), ("7d", 604800), ("2W", 1209600)],
+    [
+        ("30s", 30),
+        (30, 30),
+        ("30", 30),
+        ("365000d", 31_536_000_000),
+        ("15m", 900),
+        ("12 h", 43200),
+        ("7d", 604800),
+        ("2W", 1209600),
+    ],
 )
 def test_duration_is_read_as_people_write_it(written: object, seconds: int) -> None:
     assert parse_duration(written) == timedelta(seconds=seconds)
@@ -141,24 +150,21 @@ def test_address_loses_its_last_slash() -> None:
     ("kind", "value"),
     [
         *((SIZE, bad) for bad in ("", "-1", "1.5 GiB", "1 PiB", "GiB", "1 Gi B", True, -1, 1.5, [], "9" * 19)),
-        *((DURATION, bad) for bad in ("", "0", 0, "-1s", "1.5h", "1y", "1h30m", True, [], "9" * 10)),
-        *((LIFETIME, bad) for bad in ("", "for ever", "-1", False)),
+        *((DURATION, bad) for bad in ("", "0", 0, "-1s", "1.5h", "1y", "1h30m", True, [], "365001d", "9" * 13)),
+        *((LIFETIME, bad) for bad in ("", "for ever", "-1", False, "999999999w")),
         *((PORT, bad) for bad in (-1, 65536, "", "http", "80.0", 80.0, True, None)),
         *((COUNT, bad) for bad in (0, "0", -1, "many", 1.0, True)),
         *((TEXT, bad) for bad in (1, True, [], None)),
         *((PATH, bad) for bad in (1, [])),
         *((LIST, bad) for bad in (1, ["a", 1], {"a": 1}, None)),
         *((NETWORKS, bad) for bad in ("10.0.0.1/8", "10.0.0.0/33", "everywhere", ["::1/0"], [1], 7)),
-        *((URL, bad) for bad in ("media.example.org", "ftp://x", "https://", "https://x/?q", "https://x#y", "https://a b")),
+        *(
+            (URL, bad)
+            for bad in ("media.example.org", "ftp://x", "https://", "https://x/?q", "https://x#y", "https://a b")
+        ),
         *((WORD, bad) for bad in ("TEXT", "xml", 1, None, ["text"])),
     ],
 )
 def test_value_that_is_not_of_its_kind_is_refused(kind: Kind, value: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the message is config's to write
         kind.parse(value)
-
-
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="a duration that timedelta cannot hold is not a ValueError")
-def test_duration_without_end_is_refused() -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  # the message is config's to write
-        parse_duration("999999999w")

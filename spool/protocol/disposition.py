@@ -36,6 +36,7 @@ _RESERVED: Final = re.compile(
     r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\s*\..*)?", re.IGNORECASE
 )
 _MAX_NAME: Final = 255
+_MAX_EXTENSION: Final = 16
 
 
 class Disposition(NamedTuple):
@@ -107,16 +108,15 @@ def clean_filename(name: str) -> str:
     name = re.split(r"[/\\]", name)[-1]
     name = "".join(c for c in name if unicodedata.category(c) not in _UNSAFE_CATEGORIES)
     name = unicodedata.normalize("NFC", name).replace(":", "_").strip()
-    name = re.sub(r"[\s.]+$", "", _truncate(name))
-    return ("_" + name if _RESERVED.fullmatch(name) else name) or "unnamed"
+    name = _fit(name)
+    return (_fit("_" + name) if _RESERVED.fullmatch(name) else name) or "unnamed"
 
 
-def _truncate(name: str) -> str:
-    """At most 254 bytes, so that a `_` still fits in front; a short extension survives, and no character is cut."""
-    most = _MAX_NAME - 1
-    if len(name.encode()) <= most:
-        return name
-    stem, dot, extension = name.rpartition(".")
-    suffix = (dot + extension).encode() if stem and len(extension.encode()) <= 16 else b""  # noqa: PLR2004
-    head = (stem if suffix else name).encode()[: most - len(suffix)]
-    return head.decode("utf-8", "ignore") + suffix.decode()
+def _fit(name: str) -> str:
+    """At most 255 bytes, without dots and blanks at the end; a short extension survives, and no character is cut."""
+    if len(name.encode()) > _MAX_NAME:
+        stem, dot, extension = name.rpartition(".")
+        suffix = (dot + extension).encode() if stem and len(extension.encode()) <= _MAX_EXTENSION else b""
+        head = (stem if suffix else name).encode()[: _MAX_NAME - len(suffix)]
+        name = head.decode("utf-8", "ignore") + suffix.decode()
+    return re.sub(r"[\s.]+$", "", name)

@@ -22,13 +22,27 @@ if TYPE_CHECKING:
 
     from spool.errors import SpoolError
 
+_BLANKS: Final = " \t"
 _MOST_RANGES: Final = 10
 _RANGE: Final = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
-_ETAG: Final = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+_MOST_DIGITS: Final = 18
+_ETAG: Final = re.compile(r'[ \t,]*+(W/)?"([^\x00-\x20"\x7f]*)"[ \t]*+(?:,|$)')
 _DIGESTS: Final = {"sha-256": 32, "sha-512": 64}
 _WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_MEDIA_TYPE: Final = re.compile(rf"\s*({_WORD}/{_WORD})\s*(?=;|$)")
-_PARAMETER: Final = re.compile(rf'\s*;\s*(?:({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|{_WORD}|[^\s;"]+)\s*)?(?=;|$)')
+_MEDIA_TYPE: Final = re.compile(rf"\s*+({_WORD}/{_WORD})\s*+(?=;|$)")
+_PARAMETER: Final = re.compile(
+    rf'\s*+;\s*+(?:({_WORD})(?:\s*+=\s*+("(?:[^"\\]|\\.)*"|[^\s;"]*+))?\s*+)?(?=;|$)', re.DOTALL
+)
+_WEIGHT: Final = re.compile(r"q\s*=\s*(0(?:\.[0-9]*)?|1(?:\.0*)?)")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTH: Final = rf"(?P<month>{'|'.join(_MONTHS)})"
+_TIME: Final = r"(?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9]):(?P<second>[0-5][0-9]|60)"
+_DAY: Final = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_DATES: Final = (
+    re.compile(rf"{_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
+    re.compile(rf"{_DAY}[a-z]{{0,3}}day, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
+    re.compile(rf"{_DAY} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
+)
 
 
 class Span(NamedTuple):
@@ -52,10 +66,10 @@ def parse_range(value: str | None, size: int) -> list[Span] | None:
     None where the field is to be ignored and the answer is the whole file: no field, another unit, a malformed set, an
     empty file, more than 10 ranges, or ranges that together are larger than the file. Raises Unsatisfiable.
     """
-    unit, _, members = (value or "").partition("=")
-    if unit.strip().lower() != "bytes" or not size:
+    unit, _, members = (value or "").strip(_BLANKS).partition("=")
+    if unit.lower() != "bytes" or not size:
         return None
-    ranges = [_RANGE.fullmatch(member.strip()) for member in members.split(",") if member.strip()]
+    ranges = [_RANGE.fullmatch(member) for text in members.split(",") if (member := text.strip(_BLANKS))]
     if not 0 < len(ranges) <= _MOST_RANGES:
         return None
     spans: list[Span] = []
@@ -70,8 +84,10 @@ def parse_range(value: str | None, size: int) -> list[Span] | None:
 
 
 def _is_reversed(match: re.Match[str]) -> bool:
-    first, last = match["first"], match["last"]
-    return bool(first and last) and _number(last) < _number(first)
+    if not match["last"]:
+        return False
+    first, last = match["first"].lstrip("0"), match["last"].lstrip("0")
+    return (len(last), last) < (len(first), first)
 
 
 def _span(match: re.Match[str], size: int) -> Span | None:
@@ -84,9 +100,9 @@ def _span(match: re.Match[str], size: int) -> Span | None:
 
 
 def _number(digits: str) -> int:
-    """No file is as large as 19 digits can say, and converting thousands of them takes time."""
+    """No file is larger than 18 digits can say, and converting thousands of them takes time."""
     digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) < 19 else 10**18  # noqa: PLR2004
+    return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
 
 
 def format_content_range(span: Span, size: int) -> str:
@@ -132,13 +148,13 @@ def if_range_holds(value: str | None, validators: Validators) -> bool:
     """Whether a Range applies to this version of the file; strong comparison, dates exact (RFC 9110 §13.1.5)."""
     if value is None:
         return True
-    if value.lstrip().startswith(('"', "W/")):
-        return value.strip() == f'"{validators.etag}"'
+    if value.strip(_BLANKS) == f'"{validators.etag}"':
+        return True
     return parse_http_date(value) == _seconds(validators.last_modified)
 
 
 def _matches(value: str, etag: str, *, weak: bool) -> bool:
-    if value.strip() == "*":
+    if value.strip(_BLANKS) == "*":
         return True
     position = 0
     while match := _ETAG.match(value, position):
@@ -157,17 +173,22 @@ def format_http_date(time: datetime) -> str:
     return format_datetime(time.astimezone(UTC), usegmt=True)
 
 
-_DATES: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
-
-
 def parse_http_date(value: str) -> datetime | None:
-    """An HTTP-date in any of its three forms (RFC 9110 §5.6.7); None if it is none of them."""
-    for form in _DATES:
-        try:
-            return datetime.strptime(value.strip(), form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-    return None
+    """An HTTP-date in any of its three forms, whatever the locale (RFC 9110 §5.6.7); None if it is none of them.
+
+    A leap second counts as the second before it. A year of two digits lies between 1969 and 2068.
+    """
+    match = next(filter(None, (form.fullmatch(value.strip(_BLANKS)) for form in _DATES)), None)
+    if match is None:
+        return None
+    year, month = int(match["year"]), _MONTHS.index(match["month"]) + 1
+    if len(match["year"]) == 2:  # noqa: PLR2004  # the form of RFC 850
+        year += 1900 if year >= 69 else 2000  # noqa: PLR2004  # where POSIX parts the centuries; there is no clock here
+    hour, minute, second = int(match["hour"]), int(match["minute"]), min(int(match["second"]), 59)
+    try:
+        return datetime(year, month, int(match["day"]), hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def content_disposition(kind: Literal["inline", "attachment"], filename: str) -> str:
@@ -209,7 +230,7 @@ def parse_idempotency_key(value: str) -> str:
 
     Raises BadRequest.
     """
-    value = value.strip()
+    value = value.strip(_BLANKS)
     if value.startswith('"'):
         value = _parse_string(value)
     if not re.fullmatch(r"[\x20-\x7e]{1,255}", value):
@@ -228,34 +249,34 @@ def _parse_string(value: str) -> str:
 
 
 def prefers_text(accept: str | None) -> bool:
-    """Whether a client would rather have text/plain than application/json (RFC 9110 §12.5.1)."""
+    """Whether a client would rather have text/plain than application/json (RFC 9110 §12.5.1).
+
+    Where both weigh the same, the one that is named more exactly is preferred, and else JSON.
+    """
     text, json = (_quality(accept or "", media_type) for media_type in ("text/plain", "application/json"))
-    return text > json
+    return text[0] > 0 and text > json
 
 
 def _quality(accept: str, media_type: str) -> tuple[float, int]:
-    """The weight of the most specific range that covers the type, and, where weights are equal, how specific it is."""
+    """The weight of the most specific range that covers the type, and how specific it is.
+
+    Parameters narrow a range to a type that is never sent, so they count only where no range names the type alone.
+    """
     ranges = {media_type: 2, media_type.partition("/")[0] + "/*": 1, "*/*": 0}
-    found: list[tuple[int, float]] = []
-    for member in accept.split(","):
-        name, *parameters = (part.strip().lower() for part in member.split(";"))
+    found: list[tuple[int, bool, float]] = []
+    for member in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in member.split(";"))
         if name in ranges:
-            found.append((ranges[name], _weight(parameters)))
-    specificity, weight = max(found, default=(0, 0.0))
+            weights = [float(match[1]) for text in parameters if (match := _WEIGHT.fullmatch(text))]
+            found.append((ranges[name], len(weights) == len(parameters), weights[0] if weights else 1.0))
+    specificity, _, weight = max(found, default=(0, True, 0.0))
     return weight, specificity
-
-
-def _weight(parameters: Sequence[str]) -> float:
-    for parameter in parameters:
-        if match := re.fullmatch(r"q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", parameter):
-            return float(match[1])
-    return 1.0
 
 
 def parse_media_type(value: str) -> tuple[str, dict[str, str]]:
     """Type and subtype in lower case, and the parameters by lower-case name; the first of two wins (RFC 9110 §8.3.1).
 
-    Raises BadRequest.
+    A parameter without a value is left out. Raises BadRequest.
     """
     match = _MEDIA_TYPE.match(value)
     if not match:
@@ -266,14 +287,22 @@ def parse_media_type(value: str) -> tuple[str, dict[str, str]]:
         match = _PARAMETER.match(value, position)
         if not match:
             raise BadRequest("the parameters of a media type are malformed")
-        if match[1]:
+        if match[2]:
             parameters.setdefault(match[1].lower(), _unquote(match[2]))
         position = match.end()
     return media_type, parameters
 
 
+def parse_declared_type(value: str | None) -> tuple[str | None, dict[str, str]]:
+    """A media type that is only kept as a claim: one that cannot be read counts as none."""
+    try:
+        return (None, {}) if value is None else parse_media_type(value)
+    except BadRequest:
+        return None, {}
+
+
 def _unquote(value: str) -> str:
-    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+    return re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL) if value.startswith('"') else value
 
 
 def problem_document(error: SpoolError, request_id: str | None = None) -> dict[str, object]:

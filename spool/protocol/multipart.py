@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import BadRequest, BadType, CutOff, TooLarge
 from spool.protocol.disposition import parse_disposition
-from spool.protocol.http import parse_media_type
+from spool.protocol.http import parse_declared_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,7 +130,7 @@ class Parser:
         disposition = parse_disposition(headers.get("content-disposition", ""))
         if disposition.kind != "form-data" or disposition.name is None:
             raise BadRequest("a part has no Content-Disposition: form-data with a name")
-        media_type, parameters = _parse_part_type(headers)
+        media_type, parameters = parse_declared_type(headers.get("content-type"))
         if disposition.filename is not None or not (media_type or "").startswith("multipart/"):
             events.append(PartBegin(disposition.name, disposition.filename, media_type))
         elif media_type == "multipart/mixed":
@@ -216,7 +216,7 @@ class _Mixed(Parser):
     def _begin(self, headers: Mapping[str, str], events: list[Event]) -> None:
         _refuse_encoded(headers)
         filename = parse_disposition(headers.get("content-disposition", "")).filename
-        media_type, _ = _parse_part_type(headers)
+        media_type, _ = parse_declared_type(headers.get("content-type"))
         if filename is None:
             raise BadRequest("a part of a multipart/mixed part has no filename")
         if media_type is not None and media_type.startswith("multipart/"):
@@ -259,14 +259,3 @@ def _refuse_encoded(headers: Mapping[str, str]) -> None:
     encoding = headers.get("content-transfer-encoding", "binary").lower()
     if encoding not in ("7bit", "8bit", "binary"):
         raise BadType("a part has a Content-Transfer-Encoding other than 7bit, 8bit or binary; send it as it is")
-
-
-def _parse_part_type(headers: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
-    """The part's type is a claim that is only kept: one that cannot be read counts as none."""
-    value = headers.get("content-type")
-    if value is None:
-        return None, {}
-    try:
-        return parse_media_type(value)
-    except BadRequest:
-        return None, {}

@@ -146,6 +146,14 @@ class Dialect(Protocol):
     def parse_trailer(self, headers: Mapping[str, str]) -> Checksum | None:
         """The checksum of a body, from the trailer section after it, by lower-case name. Raises a SpoolError."""
 
+    def interim(
+        self, head: Head, *, location: str | None = None, offset: int | None = None
+    ) -> Mapping[str, str] | None:
+        """The fields of an interim response that tells a new upload's address, or an offset that is durable by now.
+
+        None if this client is not to be sent one.
+        """
+
     def reply(self, command: Command, result: Result) -> ResponseHead:
         """The answer to a command that was carried out."""
 

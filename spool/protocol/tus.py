@@ -122,6 +122,9 @@ class Tus:
             raise BadRequest("the Upload-Checksum that Trailer announced did not follow the body")
         return checksum
 
+    def interim(self, head: Head, *, location: str | None = None, offset: int | None = None) -> None:  # noqa: D102
+        return None  # tus has none
+
     def reply(self, command: Command, result: Result) -> ResponseHead:  # noqa: D102  # see Dialect
         match command:
             case Discover():

@@ -83,7 +83,12 @@ class LocalStore:
 
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         blob = self._staged.get(key) if staged else None
-        return await _open_to_read(self._layout, key, blob, staged=staged, executor=self._readers)
+        opening = asyncio.ensure_future(_open_to_read(self._layout, key, blob, staged=staged, executor=self._readers))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     def locate(self, key: Key) -> Path | None:
         return Path(key[:2], key)
@@ -284,6 +289,11 @@ def _open_to_read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: 
         return os.fdopen(_read(layout, key, blob, staged=staged), "rb")
 
 
+def _close_unwanted(opening: asyncio.Future[BinaryIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 def _read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) -> int:
     fd = None if blob is None else blob.read()
     return layout.read(key, staged=staged) if fd is None else fd
@@ -332,8 +342,10 @@ def _probe(layout: Layout) -> None:
 
 async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
     """The blobs under `root`, which is made if need be. `nameless=False` does without O_TMPFILE. Raises Unavailable."""
-    with _translated():
+    try:
         return LocalStore(await wrap(Layout)(root, nameless=nameless))
+    except OSError as error:
+        raise Unavailable(f"cannot use {root}: {error.strerror}; it must belong to the user who runs spool") from error
 
 
 if TYPE_CHECKING:

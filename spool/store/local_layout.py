@@ -94,7 +94,7 @@ class Layout:
 
     def unlink(self, key: Key) -> None:
         """The blob is not live."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, KeyError):  # what a stranger left belongs to no shard
             os.unlink(key, dir_fd=self.shard(key))
 
     def lock(self) -> bool:

@@ -166,8 +166,12 @@ class SqliteIndex:
         return await self._change("DELETE FROM answers WHERE created_at < ?", microseconds(before))
 
     async def add_token(self, token: Token, secret_hash: str) -> None:
-        sql = f"INSERT INTO tokens ({TOKEN}, secret_hash) VALUES (?, ?, ?, ?, ?, ?)"
-        await self._change(sql, *token_row(token), secret_hash)
+        def operation(connection: Connection) -> None:
+            sql = f"INSERT INTO tokens ({TOKEN}, secret_hash) VALUES (?, ?, ?, ?, ?, ?)"
+            connection.execute(sql, (*token_row(token), secret_hash))
+            connection.execute("INSERT INTO settings VALUES ('tokens', x'01') ON CONFLICT DO NOTHING")
+
+        await self._write(operation)
 
     async def token(self, secret_hash: str) -> Token | None:
         rows = await self._rows(f"SELECT {TOKEN} FROM tokens WHERE secret_hash = ?", secret_hash)
@@ -182,7 +186,7 @@ class SqliteIndex:
             raise NotFound("There is no such token.")
 
     async def has_tokens(self) -> bool:
-        return bool(await self._rows("SELECT 1 FROM tokens LIMIT 1"))
+        return bool(await self._rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
 
     async def secret(self) -> bytes:
         [[secret]] = await self._rows("SELECT value FROM settings WHERE name = 'secret'")

@@ -6,22 +6,27 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from spool.web.cors import allow_origins
 from spool.web.problems import REQUEST_ID, answer_problems
 from spool.web.routes import add_routes
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp.typedefs import Handler
 
     from spool.web.site import Site
 
 
-def make_app(site: Site) -> web.Application:
+def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     """The application for this site; whoever runs it adds aiojobs' scheduler for the commits."""
-    app = web.Application(middlewares=[answer_problems, _count_traffic])
+    answer_preflight, mark_origin = allow_origins(cors_origins)
+    app = web.Application(middlewares=[answer_preflight, answer_problems, _count_traffic])
     app[SITE] = site
     add_routes(app)
     app.on_response_prepare.append(_name_request)
+    app.on_response_prepare.append(mark_origin)
     return app
 
 
@@ -32,10 +37,7 @@ async def _count_traffic(request: web.Request, handler: Handler) -> web.StreamRe
     if request.path in ("/healthz", "/readyz"):
         return await handler(request)
     with traffic.request():
-        response = await handler(request)
-    if traffic.draining and not response.prepared:
-        response.force_close()
-    return response
+        return await handler(request)
 
 
 async def _name_request(request: web.Request, response: web.StreamResponse) -> None:

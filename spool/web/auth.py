@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 
+_FROM_A_PROXY: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 _EVERYBODY_HERE: Final = Principal("local", frozenset({"admin"}))
 
 
@@ -43,7 +44,7 @@ def needs_read_or_signature(handler: Handler) -> Handler:
     with_token = needs("read", handler)
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        if "signature" not in request.query:
+        if "signature" not in request.query or "Authorization" in request.headers:
             return await with_token(request)
         site = request.app[SITE]
         query = request.query
@@ -72,20 +73,20 @@ async def _authenticate(request: web.Request) -> Principal:
 async def _without_token(request: web.Request, site: Site) -> Principal:
     if not site.open_to_machine or await site.index.has_tokens():
         raise Unauthenticated("send a token as `Authorization: Bearer TOKEN`")
+    if any(header in request.headers for header in _FROM_A_PROXY):
+        raise Unauthenticated("without tokens this server does not answer to proxies: `spool token create` makes one")
     # A page from elsewhere, open in a browser on this machine, must not reach us through it or through its resolver.
     if not _is_loopback(request.host) or request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Unauthenticated("without tokens this server answers only to its own machine, by a loopback address")
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and origin.partition("://")[2] != request.host:
         raise Forbidden("without tokens this server takes nothing that a page from elsewhere sends")
     return _EVERYBODY_HERE
 
 
 def _is_loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
     try:
-        return ip_address(name).is_loopback
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False

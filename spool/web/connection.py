@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -15,28 +16,44 @@ from aiohttp.web_protocol import RequestHandler
 from spool.errors import BadRequest, Internal
 from spool.web.auth import PRINCIPAL
 from spool.web.problems import REQUEST_ID, problem_response
-from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+
+    from aiohttp import StreamReader
+
+    from spool.web.site import Addresses
 
 _log = logging.getLogger(__name__)
 _BAD_REQUEST = 400
+_TAIL = 16 * 1024
+_TRAILERS = re.compile(rb"(?:\A|\r\n)0+[^\r\n]*\r\n((?:[^\r\n]+\r\n)+)\r\n\Z")
 
 
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("body", "tail")
+
+    body: StreamReader | None
+    """That of the latest request which was taken up."""
+    tail: bytes
+    """The last bytes that came: aiohttp parses the trailer section after a body, and drops it."""
+
+    def data_received(self, data: bytes) -> None:
+        """Notes the last bytes before they are parsed."""
+        self.tail = (self.tail + data if len(data) < _TAIL else data)[-_TAIL:]
+        super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, which asyncio reads as False
         """Keeps the connection for the answer when the client closed its side after a complete request.
 
         A client that closes in mid-body has gone: False ends the connection, and with it the handler.
         """
+        waits_for_a_request = self._waiter is not None and not self._waiter.done()
         bodies = [body for _, body in self._messages]
-        if self._current_request is not None:
-            bodies.append(self._current_request.content)
+        if self.body is not None and not waits_for_a_request:
+            bodies.append(self.body)
         if not bodies or not all(body.is_eof() for body in bodies):
             return False
         self.close()
@@ -64,43 +81,64 @@ def _first_line(message: str | None) -> str:
 
 class _Server(web.Server):
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        connection = Connection(self, loop=self._loop, **self._kwargs)
+        connection.body = None
+        connection.tail = b""
+        return connection
+
+    def note_body(self, make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+        """Makes requests as `make` does; each is made before its handler runs, and after it left the queue."""
+
+        def make_request(message: object, body: StreamReader, connection: Connection, *rest: object) -> web.BaseRequest:
+            connection.body = body
+            return make(message, body, connection, *rest)
+
+        return make_request
 
 
 class Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
     async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(
-            server.request_handler,
-            request_factory=server.request_factory,
-            handler_cancellation=server.handler_cancellation,
-            **server._kwargs,  # noqa: SLF001  # there is no other way to hand them on
+        made = await super()._make_server()
+        server = _Server(
+            made.request_handler,
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,  # noqa: SLF001  # there is no other way to hand them on
         )
+        server.request_factory = server.note_body(made.request_factory)
+        return server
 
 
-class AccessLog(AbstractAccessLogger):
-    """One line per finished request, without the query, which may hold a signature."""
-
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Called by aiohttp once the answer is out."""
-        who = request.get(PRINCIPAL)
-        self.logger.info(
-            "request.finished",
-            {
-                "method": request.method,
-                "path": request.path,
-                "status": response.status,
-                "bytes": response.content_length or response.body_length,
-                "seconds": time,
-                "client": _client(request),
-                "principal": who.name if who else "-",
-                "request_id": request.get(REQUEST_ID, "-"),
-            },
-        )
+def parse_trailers(request: web.Request) -> dict[str, str]:
+    """The trailer section of a chunked body that has been read to its end, by lower-case name (RFC 9112 §7.1.2)."""
+    tail = getattr(request.protocol, "tail", b"")
+    section = _TRAILERS.search(tail)
+    fields = (line.partition(":") for line in section[1].decode("latin-1").splitlines()) if section else ()
+    return {name.strip().lower(): value.strip() for name, _, value in fields}
 
 
-def _client(request: web.BaseRequest) -> str:
-    app: Any = getattr(request, "app", None)  # a request whose head was unreadable belongs to no application
-    return app[SITE].addresses.client(request) if app is not None else request.remote or "unix"
+def access_log(addresses: Addresses) -> type[AbstractAccessLogger]:
+    """What aiohttp makes for each connection to log finished requests with: one line each.
+
+    The query is left out, for it may hold a signature.
+    """
+
+    class AccessLog(AbstractAccessLogger):
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+            who = request.get(PRINCIPAL)
+            self.logger.info(
+                "request.finished",
+                {
+                    "method": request.method,
+                    "path": request.path,
+                    "status": response.status,
+                    "bytes": 0 if request.method == "HEAD" else response.content_length or 0,
+                    "seconds": time,
+                    "client": addresses.client(request) if REQUEST_ID in request else request.remote or "unix",
+                    "principal": who.name if who else "-",
+                    "request_id": request.get(REQUEST_ID, "-"),
+                },
+            )
+
+    return AccessLog

@@ -9,7 +9,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from aiohttp.typedefs import Handler
+    from aiohttp.typedefs import Handler, Middleware
 
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _ALLOWED: Final = (
@@ -28,10 +28,7 @@ _MAX_AGE: Final = "86400"
 
 def allow_origins(
     origins: Sequence[str],
-) -> tuple[
-    Callable[[web.Request, Handler], Awaitable[web.StreamResponse]],
-    Callable[[web.Request, web.StreamResponse], Awaitable[None]],
-]:
+) -> tuple[Middleware, Callable[[web.Request, web.StreamResponse], Awaitable[None]]]:
     """A middleware that answers preflights, and a signal handler that marks every other answer, for these origins.
 
     "*" stands for all of them. Cookies are never allowed, so that a page can do only what its own token lets it do.

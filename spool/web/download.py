@@ -7,6 +7,7 @@ and refuses ranges that RFC 9110 wants served. The conditions and ranges are our
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spool.model import File
+    from spool.web.site import Site
+
+_log = logging.getLogger(__name__)
 
 _INLINE: Final = ("audio/*", "video/*", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "text/plain")
 """What a browser may show in place. Nothing among them can carry a script; everything else is to be saved."""
@@ -43,13 +47,14 @@ async def media(request: web.Request) -> web.StreamResponse:
     """The file, or the ranges of it that were asked for. The filename in the address is for people: the id decides."""
     site = request.app[SITE]
     file = await site.catalog.file(FileId(request.match_info["id"]))
-    headers = _headers(file, download="download" in request.query)
+    headers = _headers(file, site, download="download" in request.query)
     validators = Validators(file.sha256, file.created_at)
     if evaluate(request.method, _joined(request), validators):
         return web.Response(status=304, headers=headers)
     location = site.blobs.locate(file.key)
     if site.accel_location is not None and location is not None:
-        return web.Response(headers={**headers, "X-Accel-Redirect": f"{site.accel_location}{location}"})
+        del headers["Accept-Ranges"]  # nginx says so itself
+        return web.Response(headers={**headers, "X-Accel-Redirect": f"{site.accel_location}/{location}"})
     spans = None
     if request.method == "GET" and if_range_holds(request.headers.get("If-Range"), validators):
         spans = parse_range(request.headers.get("Range"), file.size)
@@ -59,10 +64,10 @@ async def media(request: web.Request) -> web.StreamResponse:
     try:
         return await _send(request, blob, file, headers, spans)
     finally:
-        await asyncio.get_running_loop().run_in_executor(None, blob.close)
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, blob.close))
 
 
-def _headers(file: File, *, download: bool) -> dict[str, str]:
+def _headers(file: File, site: Site, *, download: bool) -> dict[str, str]:
     inline = not download and any(fnmatchcase(file.media_type, glob) for glob in _INLINE)
     return {
         "Content-Type": file.media_type,
@@ -74,7 +79,7 @@ def _headers(file: File, *, download: bool) -> dict[str, str]:
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
-        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "cross-origin" if site.addresses.media_base_url else "same-origin",
     }
 
 
@@ -135,7 +140,11 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span) -> None:
             raise ConnectionResetError("the client has gone")
         try:
             async with asyncio.timeout(patience):
-                await asyncio.get_running_loop().sendfile(transport, blob, start, count)
+                sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         except TimeoutError as error:
             transport.abort()
             raise ConnectionResetError("the client stopped reading") from error
+        if sent < count:  # what follows would be taken for the missing bytes
+            transport.abort()
+            _log.error("blob.truncated", {"path": request.path, "missing": count - sent})
+            raise ConnectionResetError("the file has fewer bytes than its record says")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from spool.errors import BadRequest, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from spool.config import Limits
     from spool.model import Intent, Metadata
@@ -29,18 +29,18 @@ class Fields:
         self._count = 0
         self._size = 0
 
-    def room(self, name: str) -> int:
-        """Bytes that the value of a field of this name may still have."""
-        return max(0, self._limits.max_fields_size - self._size - len(name.encode()))
+    def require_room(self, name: str, size: int) -> None:
+        """Raises TooLarge if a field of this name with a value of `size` bytes would be one too many, or too large."""
+        if self._count >= self._limits.max_fields:
+            raise TooLarge("the request has too many fields", limit=self._limits.max_fields)
+        if self._size + len(name.encode()) + size > self._limits.max_fields_size:
+            raise TooLarge("the fields of the request are too large", limit=self._limits.max_fields_size)
 
     def add(self, name: str, value: str) -> None:
         """One more field. Raises TooLarge if there are too many, or they are too large together."""
+        self.require_room(name, len(value.encode()))
         self._count += 1
         self._size += len(name.encode()) + len(value.encode())
-        if self._count > self._limits.max_fields:
-            raise TooLarge("the request has too many fields", limit=self._limits.max_fields)
-        if self._size > self._limits.max_fields_size:
-            raise TooLarge("the fields of the request are too large", limit=self._limits.max_fields_size)
         self._values.setdefault(name, []).append(value)
 
     def apply(self, intents: Sequence[Intent]) -> list[Intent]:
@@ -50,7 +50,7 @@ class Fields:
         digests = _digests(values.pop("sha256", []), len(intents))
         metadata: Metadata = {name: v[0] if len(v) == 1 else v for name, v in values.items()}
         return [
-            replace(intent, metadata=metadata, expires_at=expires_at, digests={**intent.digests, **digest})
+            replace(intent, metadata=metadata, expires_at=expires_at, digests=merge_digests(intent.digests, digest))
             for intent, digest in zip(intents, digests, strict=True)
         ]
 
@@ -67,6 +67,14 @@ def _digests(values: Sequence[str], files: int) -> list[dict[str, bytes]]:
     if len(values) != files:
         raise BadRequest(f"there are {len(values)} sha256 fields for {files} files; give one for each, in their order")
     return [{"sha-256": _parse_sha256(value)} for value in values]
+
+
+def merge_digests(some: Mapping[str, bytes], others: Mapping[str, bytes]) -> dict[str, bytes]:
+    """All of them. Raises BadRequest if they contradict each other, for then the bytes cannot have both."""
+    for algorithm in some.keys() & others.keys():
+        if some[algorithm] != others[algorithm]:
+            raise BadRequest(f"the {algorithm} is given twice, and differently")
+    return {**some, **others}
 
 
 def _parse_sha256(value: str) -> bytes:

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from spool.errors import BadRequest, BadType, TooLarge
+from spool.errors import BadRequest, BadType
 from spool.model import FileId, FileQuery, Sort
-from spool.policy import require_edit
+from spool.policy import require_edit, require_future
 from spool.protocol.disposition import clean_filename
 from spool.protocol.http import parse_media_type
 from spool.web.auth import PRINCIPAL
 from spool.web.body import Body
-from spool.web.fields import parse_time
+from spool.web.fields import Fields, parse_time
 from spool.web.records import record
 from spool.web.site import SITE
 
@@ -187,18 +187,21 @@ class _Patch:
             return self._site.policy.expiry(None, file.created_at)
         if not isinstance(value, str):
             raise BadRequest("expires_at is not a text or null")
-        return self._site.policy.expiry(parse_time("expires_at", value), file.created_at)
+        expires_at = parse_time("expires_at", value)
+        require_future(expires_at, self._site.clock())
+        return self._site.policy.expiry(expires_at, file.created_at)
 
     def _merge(self, metadata: Metadata, value: object) -> Metadata:
         if value is None:
             return {}
         if not isinstance(value, dict):
             raise BadRequest("metadata is not an object or null")
-        merged = {**metadata, **{name: _parse_metadata(v) for name, v in value.items() if v is not None}}
-        merged = {name: v for name, v in merged.items() if value.get(name, "") is not None}
-        limits = self._site.limits
-        if len(merged) > limits.max_fields or len(json.dumps(merged)) > limits.max_fields_size:
-            raise TooLarge("the metadata is too large", limit=limits.max_fields_size)
+        patch = {_clean(name): v if v is None else _parse_metadata(v) for name, v in value.items()}
+        merged = {name: v for name, v in {**metadata, **patch}.items() if v is not None}
+        fields = Fields(self._site.limits)
+        for name, v in merged.items():
+            for item in [v] if isinstance(v, str) else v:
+                fields.add(name, item)
         return merged
 
 
@@ -211,7 +214,12 @@ def _parse_filename(value: object) -> str:
 def _parse_metadata(value: object) -> str | list[str]:
     match value:
         case str():
-            return value.encode("utf-8", "replace").decode()
+            return _clean(value)
         case list() if all(isinstance(item, str) for item in value):
-            return [item.encode("utf-8", "replace").decode() for item in value]
+            return [_clean(item) for item in value]
     raise BadRequest("a value of metadata is not a text, a list of texts, or null")
+
+
+def _clean(text: str) -> str:
+    """JSON can spell halves of characters, which no other place takes."""
+    return text.encode("utf-8", "replace").decode()

@@ -51,7 +51,7 @@ async def _receive_parts(request: web.Request, body: Body, reservation: Reservat
         if not isinstance(event, PartBegin):
             continue
         if event.filename is None:
-            fields.add(event.name, await _read_field(events, fields.room(event.name)))
+            fields.add(event.name, await _read_field(event.name, events, fields))
         elif (data := await _chosen(event, events)) is not None:
             if len(uploads) >= site.limits.max_files:
                 raise TooLarge("the form holds too many files", limit=site.limits.max_files)
@@ -106,10 +106,9 @@ async def _chosen(part: PartBegin, events: AsyncIterator[Event]) -> AsyncIterato
     return _data(events, event.data) if isinstance(event, PartData) else None
 
 
-async def _read_field(events: AsyncIterator[Event], room: int) -> str:
-    value = b""
+async def _read_field(name: str, events: AsyncIterator[Event], fields: Fields) -> str:
+    value = bytearray()
     async for data in _data(events):
         value += data
-        if len(value) > room:
-            raise TooLarge("the fields of the form are too large", limit=room)
+        fields.require_room(name, len(value))
     return value.decode("utf-8", "replace")

@@ -21,9 +21,12 @@ from spool.errors import (
     Unsatisfiable,
 )
 from spool.protocol.http import problem_document
+from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
+
+    from spool.protocol.resumable import ResponseHead
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
@@ -43,17 +46,24 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             raise
         response = problem_response(_translate(error), request)
         _copy_allow(error, response)
+    except ConnectionError:  # nobody is left to answer
+        raise
     except Exception:  # noqa: BLE001  # the last resort: nothing else answers this client
         _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": request.path})
         response = problem_response(Internal("something went wrong that nobody foresaw"), request)
-    if not request.content.at_eof() and not response.prepared:
-        response.force_close()  # what is left of the body would be taken for the next request
+    unread = not request.content.at_eof()  # what is left of the body would be taken for the next request
+    if not response.prepared and (unread or request.app[SITE].traffic.draining):
+        response.force_close()
     return response
 
 
-def problem_response(error: SpoolError, request: web.BaseRequest) -> web.Response:
-    """The answer for an error, with the headers that its status asks for."""
+def problem_response(error: SpoolError, request: web.BaseRequest, head: ResponseHead | None = None) -> web.Response:
+    """The answer for an error, with the headers that its status asks for; `head` is how a dialect words it."""
     document = problem_document(error, request.get(REQUEST_ID))
+    status = error.status
+    if head is not None:
+        status = document["status"] = head.status
+        document["type"] = head.problem_type or document["type"]
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -62,10 +72,10 @@ def problem_response(error: SpoolError, request: web.BaseRequest) -> web.Respons
     if isinstance(error, Unsatisfiable):
         headers["Content-Range"] = f"bytes */{error.members['size']}"
     return web.Response(
-        status=error.status,
+        status=status,
         body=json.dumps(document).encode(),
         content_type="application/problem+json",
-        headers=headers,
+        headers={**headers, **(head.headers if head else {})},
     )
 
 

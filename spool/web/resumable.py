@@ -6,23 +6,24 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiojobs.aiohttp import atomic
 
-from spool.errors import BadRequest, NotFound, SpoolError
+from spool.errors import BadRequest, CompletedUpload, NotFound, SpoolError
 from spool.model import UploadId
 from spool.protocol.disposition import clean_filename
 from spool.protocol.resumable import Append, Cancel, Create, Head, Inspect, Result
 from spool.turn import Turn, Verification
 from spool.web.auth import PRINCIPAL
 from spool.web.body import Body
+from spool.web.connection import parse_trailers
 from spool.web.fields import Fields
 from spool.web.problems import problem_response
 from spool.web.records import record
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from spool.model import File, Intent, Resumable
     from spool.protocol.resumable import Checksum, Command, Dialect, ResponseHead
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 _TURN: Final = web.RequestKey("turn", Turn)
 
 
-def drive(dialect: Dialect, place: str, otherwise: Handler) -> Handler:
+def drive(choose: Callable[[Site], Dialect], place: str, otherwise: Handler) -> Handler:
     """A handler that answers the dialect's requests; whatever is not of the dialect goes to `otherwise`.
 
     `place` is the address under which the dialect's uploads are, such as "/tus".
     """
 
     async def handler(request: web.Request) -> web.StreamResponse:
+        dialect = choose(request.app[SITE])
         driver = _Driver(request, dialect, place)
         try:
             command = dialect.parse(driver.head, driver.id)
@@ -46,17 +48,25 @@ def drive(dialect: Dialect, place: str, otherwise: Handler) -> Handler:
                 return await otherwise(request)
             head = dialect.reply(command, await driver.carry_out(command))
         except SpoolError as error:
-            return _problem(request, error, dialect.refuse(error, driver.result()))
+            return problem_response(error, request, dialect.refuse(error, driver.result()))
         return driver.answer(head)
 
     return handler
 
 
-def _problem(request: web.Request, error: SpoolError, head: ResponseHead) -> web.Response:
-    response = problem_response(error, request, head.problem_type)
-    response.set_status(head.status)
-    response.headers.update(head.headers)
-    return response
+async def follow(request: web.Request) -> web.StreamResponse:
+    """`GET` of an upload: the way to the file that it became. Raises NotFound until it has become one."""
+    site = request.app[SITE]
+    upload = await site.index.upload(UploadId(request.match_info["id"]))
+    if upload.file_id is None or upload.owner != request[PRINCIPAL].name:
+        raise NotFound("there is no such upload, or it is not finished")
+    file = await site.catalog.file(upload.file_id)
+    return web.Response(status=302, headers={"Location": site.addresses.content(request, file)})
+
+
+async def not_there(_request: web.Request) -> web.StreamResponse:
+    """For what a dialect's address does not take."""
+    raise NotFound("there is nothing at this address for such a request")
 
 
 class _Driver:
@@ -78,7 +88,7 @@ class _Driver:
             case Create():
                 await self._create(command)
             case Append():
-                await self._append(command)
+                await self._receive(command)
             case Inspect(id):
                 await self._inspect(id)
             case Cancel(id):
@@ -147,30 +157,27 @@ class _Driver:
 
     def _part(self, address: str) -> UploadId:
         """The id in an upload's address, absolute or not. Raises BadRequest."""
-        place, _, id = address.strip().rpartition("/")
-        if not place.endswith(self._place) or not id:
+        place, _, name = address.strip().rpartition("/")
+        if not place.endswith(self._place) or not name:
             raise BadRequest(f"{address[:200]!r} is not the address of an upload")
-        return UploadId(id)
-
-    async def _append(self, command: Append) -> None:
-        await self._receive(command)
+        return UploadId(name)
 
     async def _receive(self, command: Append) -> None:
         turn = await self._take(command.id)
         try:
             with ExitStack() as held:
-                turn.expect_at(command.offset)
+                turn.expect_at(command.offset, 0)
                 turn.expect(command.length)
+                turn.expect_at(command.offset, self.head.content_length or 0)
                 if turn.upload.state == "open":
                     await self._receive_body(turn, command, held)
                 elif self.head.has_body:
-                    raise turn.is_complete()
+                    raise CompletedUpload("all bytes of this upload are here")
         finally:
             await self._save()
 
     async def _receive_body(self, turn: Turn, command: Append, held: ExitStack) -> None:
         length, declared = turn.upload.intent.size, self.head.content_length
-        turn.expect_room(declared or 0)
         reservation = held.enter_context(
             await self._site.ingest.admit(self._request[PRINCIPAL], declared if length is None else 0)
         )
@@ -191,7 +198,7 @@ class _Driver:
             return None
 
         def check(digests: Mapping[str, bytes]) -> None:
-            following = self._dialect.parse_trailer(trailers(self._request))
+            following = self._dialect.parse_trailer(parse_trailers(self._request))
             if following is not None:
                 _check(following, digests)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web import download, files, ops, upload
+from spool.web import download, files, ops, resumable, upload
 from spool.web.auth import needs, needs_read_or_signature
 from spool.web.body import defer_expectation
+from spool.web.resumable import drive
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -18,17 +19,30 @@ if TYPE_CHECKING:
 _ID: Final = "{id}"
 _NAME: Final = r"{filename:[^/]*}"
 
+_TUS: Final = drive(lambda site: site.tus, "/tus", resumable.follow)
+_RUFH: Final = drive(lambda site: site.rufh, "/uploads", resumable.not_there)
+_FORM: Final = drive(lambda site: site.rufh, "/uploads", upload.post_form)
+_PUT: Final = drive(lambda site: site.rufh, "/uploads", upload.put_file)
+
 PUBLIC: Final[_Routes] = [
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),
     ("GET", "/problems/{slug}", ops.problem),
+    ("OPTIONS", "/tus", _TUS),
+    ("OPTIONS", f"/tus/{_ID}", _TUS),
+    ("OPTIONS", "/files", _RUFH),
+    ("OPTIONS", f"/uploads/{_ID}", _RUFH),
 ]
 UPLOAD: Final[_Routes] = [
-    ("POST", "/", upload.post_form),
-    ("POST", "/files", upload.post_form),
-    ("POST", "/files/", upload.post_form),
-    ("PUT", f"/files/{_NAME}", upload.put_file),
+    ("POST", "/", _FORM),
+    ("POST", "/files", _FORM),
+    ("POST", "/files/", _FORM),
+    ("PUT", f"/files/{_NAME}", _PUT),
     ("PATCH", f"/files/{_ID}", files.change),
+    ("POST", "/tus", _TUS),
+    ("POST", "/tus/", _TUS),
+    *((method, f"/tus/{_ID}", _TUS) for method in ("GET", "POST", "PATCH", "DELETE")),
+    *((method, f"/uploads/{_ID}", _RUFH) for method in ("GET", "PATCH", "DELETE")),
 ]
 READ: Final[_Routes] = [
     ("GET", "/files", files.list_files),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from spool.model import File
     from spool.policy import Policy
     from spool.ports import BlobStore, Clock, Index
+    from spool.protocol.resumable import Dialect
+    from spool.resumption import Resumption
     from spool.units import Network
 
 _SIGNED_FOR: Final = timedelta(hours=6)
@@ -86,6 +88,11 @@ class Site:
     open_to_machine: bool
     """Nobody but users of this machine can connect, so that without any token all of them may do everything."""
     traffic: Traffic
+    resumption: Resumption
+    tus: Dialect
+    rufh: Dialect
+    interim_responses: bool
+    """Clients of the IETF draft are sent 104s."""
 
 
 SITE: Final = web.AppKey("site", Site)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from aiojobs.aiohttp import atomic
 from spool.errors import BadRequest, BadType, SpoolError
 from spool.model import Intent
 from spool.protocol.disposition import clean_filename, parse_disposition
-from spool.protocol.http import parse_digests, parse_idempotency_key
+from spool.protocol.http import parse_declared_type, parse_digests, parse_idempotency_key
 from spool.web.auth import PRINCIPAL
 from spool.web.body import Body
-from spool.web.fields import Fields
+from spool.web.fields import Fields, merge_digests
 from spool.web.form import form_size, receive_form
 from spool.web.records import created
 from spool.web.site import SITE
@@ -116,8 +117,9 @@ def _draft_answer(request: web.Request) -> Answer | None:
 def _fingerprint(request: web.Request) -> str:
     """What tells this request from another one without reading its body; a form's boundary differs at every try."""
     names = ("Content-Length", "Repr-Digest", "Content-Digest")
-    media_type = request.content_type
-    return "\n".join([request.method, request.path_qs, media_type, *(request.headers.get(name, "") for name in names)])
+    media_type, _ = parse_declared_type(request.headers.get("Content-Type"))
+    parts = [request.method, request.path_qs, media_type or "", *(request.headers.get(name, "") for name in names)]
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 async def _receive_body(request: web.Request, body: Body, reservation: Reservation) -> list[Upload]:
@@ -128,7 +130,7 @@ async def _receive_body(request: web.Request, body: Body, reservation: Reservati
     intent = Intent(
         filename=_filename(request),
         size=request.content_length,
-        media_type=request.headers.get("Content-Type"),
+        media_type=parse_declared_type(request.headers.get("Content-Type"))[0],
         digests=_digests(request),
     )
     intent = fields.apply([intent])[0]
@@ -149,5 +151,5 @@ def _digests(request: web.Request) -> dict[str, bytes]:
     digests: dict[str, bytes] = {}
     for header in ("Content-Digest", "Repr-Digest"):
         if values := request.headers.getall(header, []):
-            digests |= parse_digests(", ".join(values))
+            digests = merge_digests(digests, parse_digests(", ".join(values)))
     return digests

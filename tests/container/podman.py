@@ -29,7 +29,7 @@ HARDENED = (
     *("--memory", "256m", "--memory-swap", "256m", "--pids-limit", "128"),
 )
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 STOP_GRACE = 30
 RUN_TIMEOUT = 60.0
 BUILD_TIMEOUT = 420.0
@@ -168,7 +168,7 @@ class Container:
 
     def tokens(self) -> list[str]:
         """Every secret that was printed since the container was made."""
-        return re.findall(r"\bspool_\w+", self.log())
+        return re.findall(r"\bspool_\S+", self.log())
 
     def ask(self, path: str, *options: str, token: str) -> Answer:
         return curl("-H", f"Authorization: Bearer {token}", *options, self.url + path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def test_upload_larger_than_the_memory_is_stored(container: Container, token: st
 
 
 def test_stop_lets_an_upload_in_flight_finish(container: Container, token: str, tmp_path: Path) -> None:
-    content = make_file(tmp_path / "slow.bin", 4 * MIB)
+    content = make_file(tmp_path / "slow.bin", 8 * MIB)
     trace = tmp_path / "trace"
     with trace.open("wb") as log:
         upload = subprocess.Popen(
@@ -103,6 +104,8 @@ def test_stop_lets_an_upload_in_flight_finish(container: Container, token: str, 
         container.stop()
         assert upload.communicate(timeout=STOP_GRACE)[0] == b"201", (trace.read_text(), container.log())
     assert container.inspect("{{.State.ExitCode}}") == "0", container.log()
+    events = re.findall(r"server\.draining|upload\.committed|server\.stopped", container.log())
+    assert events == ["server.draining", "upload.committed", "server.stopped"]
 
     container.start()
     (record,) = container.ask("/files", token=token).json["files"]
@@ -141,7 +144,7 @@ def test_data_is_readable_by_its_owner_alone(container: Container, token: str, t
 
 def test_commands_in_the_container_find_the_data(container: Container, token: str, tmp_path: Path) -> None:
     make_file(tmp_path / "one.bin", 10)
-    container.ask("/files", "-F", f"file=@{tmp_path / 'one.bin'}", token=token)
+    assert container.ask("/files", "-F", f"file=@{tmp_path / 'one.bin'}", token=token).status == 201
     assert "one.bin" in container.execute("spool", "ls")
 
 

@@ -91,7 +91,8 @@ def test_query_of_a_put_is_metadata(server: Server, song: Path) -> None:
 
 
 def test_form_with_nothing_chosen_holds_no_file(server: Server) -> None:
-    body = b'--b\r\nContent-Disposition: form-data; name="f"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n\r\n--b--\r\n'
+    head = b'Content-Disposition: form-data; name="f"; filename=""\r\nContent-Type: application/octet-stream'
+    body = b"--b\r\n" + head + b"\r\n\r\n\r\n--b--\r\n"
     answer = curl(
         "-H", "Content-Type: multipart/form-data; boundary=b", "--data-binary", "@-", f"{server.url}/files", stdin=body
     )

@@ -56,7 +56,7 @@ def load() -> list[Vector]:
     return [vector for file in sorted(folder.glob("*.json")) for vector in json.loads(file.read_text("utf-8"))]
 
 
-def expand(pieces: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON: a string, or a list of items and repetitions of items
+def expand(pieces: Any) -> Iterator[Any]:
     for piece in pieces if isinstance(pieces, list) else [pieces]:
         if isinstance(piece, dict) and "repeat" in piece:
             item, times = piece["repeat"]
@@ -65,7 +65,7 @@ def expand(pieces: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON: a string, or a
             yield piece
 
 
-def to_bytes(pieces: Any) -> bytes:  # noqa: ANN401 - see `expand`
+def to_bytes(pieces: Any) -> bytes:
     return "".join(expand(pieces)).encode("latin-1")
 
 

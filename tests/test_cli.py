@@ -1,0 +1,483 @@
+"""The commands as a person runs them: `python -m spool ...`, what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spool import __version__
+from spool.model import Key
+from spool.store import open_blobs, open_index
+from tests.process import Server, curl
+from tests.store.index_suite import a_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from spool.model import File
+
+ROOT = Path(__file__).parent.parent
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ORPHAN = Key("00" + "a" * 30)
+DAY = timedelta(days=1)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """As a shell has it, without settings of ours, and with Spool importable from every directory."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPOOL_", "PYTHONUNBUFFERED"))}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": path, **variables}
+
+
+def spool(
+    *arguments: str | Path | bytes, cwd: Path | None = None, code: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command; it must end with `code`, and never with a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "spool", *arguments],
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def complaint(*arguments: str | Path | bytes, code: int, **variables: str) -> str:
+    """The one line that says what is wrong."""
+    done = spool(*arguments, code=code, **variables)
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("spool: ")
+    return line
+
+
+def misuse(*arguments: str | Path | bytes) -> str:
+    """What is wrong with the command line; the usage stands before it."""
+    done = spool(*arguments, code=2)
+    usage, *_, line = done.stderr.splitlines()
+    assert usage.startswith("usage: spool")
+    return line
+
+
+def fill(directory: Path, *files: File, orphans: tuple[Key, ...] = ()) -> None:
+    """Makes a spool that holds these files and blobs."""
+
+    async def run() -> None:
+        async with aclosing(await open_blobs(directory)), aclosing(await open_index(directory)) as index:
+            await index.finish(files)
+
+    asyncio.run(run())
+    for key in orphans:
+        blob(directory, key).write_bytes(b"data")
+
+
+def blob(directory: Path, key: Key) -> Path:
+    return directory / "blobs" / key[:2] / key
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """Three files, the last of them the newest."""
+    kinds = (("song.mp3", "audio/mpeg"), ("Clip.mp4", "video/mp4"), ("other song.flac", "audio/flac"))
+    files = [
+        a_file(f"f{n}", filename=name, media_type=media_type, size=10**n, created_at=NOON + n * timedelta(hours=1))
+        for n, (name, media_type) in enumerate(kinds)
+    ]
+    fill(tmp_path / "spool", *files)
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A live server whose first sweep is over; the next comes in ten minutes."""
+    fill(tmp_path / "spool", orphans=(ORPHAN,))
+    with Server(tmp_path / "spool") as running:
+        wait_until(lambda: bool(running.events("sweep.done")))
+        yield running
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # another process: there is nothing to wait on
+
+
+def make_token(directory: Path, *arguments: str) -> str:
+    return spool("token", "create", "--dir", directory, *arguments).stdout.strip()
+
+
+def test_version_is_told() -> None:
+    assert spool("--version").stdout == f"spool {__version__}\n"
+
+
+def test_help_names_every_command() -> None:
+    text = spool("--help").stdout
+    assert [
+        name for name in ("serve", "ls", "gc", "token", "config") if not re.search(rf"^ +{name} ", text, re.MULTILINE)
+    ] == []
+
+
+@pytest.mark.parametrize("command", [["serve"], ["ls"], ["gc"], ["token"], ["token", "create"], ["config"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    assert spool(*command, "--help").stdout.startswith("usage: spool " + " ".join(command))
+
+
+def test_help_needs_no_library() -> None:
+    program = (
+        "import sys; from spool.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert {"aiohttp", "magic", "sqlite3", "aiofiles"} & set(done.stdout.split()) == set()
+
+
+def test_no_command_is_a_misuse() -> None:
+    assert "COMMAND" in misuse()
+
+
+@pytest.mark.parametrize("command", ["serv", "", "rm"])
+def test_unknown_command_is_a_misuse(command: str) -> None:
+    assert "invalid choice" in misuse(command)
+
+
+def test_ls_shows_the_newest_first(filled: Path) -> None:
+    assert spool("ls", "--dir", filled).stdout.splitlines() == [
+        "2026-03-01T14:00:00Z             100  id-f2  audio/flac                other song.flac",
+        "2026-03-01T13:00:00Z              10  id-f1  video/mp4                 Clip.mp4",
+        "2026-03-01T12:00:00Z               1  id-f0  audio/mpeg                song.mp3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        (["--q", "SONG"], ["id-f2", "id-f0"]),
+        (["--filename", "*.mp?"], ["id-f1", "id-f0"]),
+        (["--filename", "clip*"], []),
+        (["--media-type", "audio/*"], ["id-f2", "id-f0"]),
+        (["--media-type", "audio/*", "--q", "other"], ["id-f2"]),
+        (["--limit", "1"], ["id-f2"]),
+        (["--limit", "1", "--media-type", "video/*"], ["id-f1"]),
+        (["--limit", "99"], ["id-f2", "id-f1", "id-f0"]),
+    ],
+)
+def test_ls_filters(filled: Path, filters: list[str], ids: list[str]) -> None:
+    lines = spool("ls", "--dir", filled, "--json", *filters).stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ids
+
+
+def test_ls_json_has_the_whole_record(tmp_path: Path) -> None:
+    file = a_file("f", expires_at=NOON + 36525 * DAY, metadata={"tag": ["x", "y"]}, filename="Grüße.jpg")
+    fill(tmp_path, file)
+    assert json.loads(spool("ls", "--dir", tmp_path, "--json").stdout) == {
+        "id": "id-f",
+        "filename": "Grüße.jpg",
+        "size": 100,
+        "media_type": "image/jpeg",
+        "declared_type": None,
+        "sha256": "ab" * 32,
+        "owner": "ada",
+        "metadata": {"tag": ["x", "y"]},
+        "created_at": file.created_at.isoformat(),
+        "expires_at": file.expires_at.isoformat(),
+    }
+
+
+def test_ls_leaves_expired_files_out(tmp_path: Path) -> None:
+    fill(tmp_path, a_file("gone", expires_at=NOON))
+    assert spool("ls", "--dir", tmp_path).stdout == ""
+
+
+def test_ls_lists_more_than_one_page(tmp_path: Path) -> None:
+    fill(tmp_path, *(a_file(f"f{n}", created_at=NOON + timedelta(seconds=n)) for n in range(2100)))
+    lines = spool("ls", "--dir", tmp_path).stdout.splitlines()
+    assert [line.split()[2] for line in lines] == [f"id-f{n}" for n in reversed(range(2100))]
+
+
+def test_ls_takes_the_directory_from_the_environment(filled: Path) -> None:
+    assert len(spool("ls", SPOOL_STORAGE_DIR=str(filled)).stdout.splitlines()) == 3
+
+
+def test_ls_takes_the_directory_from_a_file(filled: Path, tmp_path: Path) -> None:
+    config = tmp_path / "spool.toml"
+    config.write_text(f'[storage]\ndir = "{filled}"\n')
+    assert len(spool("ls", "--config", config).stdout.splitlines()) == 3
+
+
+def test_ls_works_beside_a_server(server: Server, tmp_path: Path) -> None:
+    song = tmp_path / "song.txt"
+    song.write_text("la la la")
+    assert curl("-F", f"file=@{song}", f"{server.url}/files").status == 201
+    assert [line.split()[-1] for line in spool("ls", "--dir", server.dir).stdout.splitlines()] == ["song.txt"]
+
+
+@pytest.mark.parametrize("command", [["ls"], ["gc"], ["token", "ls"], ["token", "revoke", "x"]])
+def test_command_on_a_directory_without_a_spool_makes_none(tmp_path: Path, command: list[str]) -> None:
+    line = complaint(*command, "--dir", tmp_path / "nowhere", code=2)
+    assert str(tmp_path / "nowhere") in line
+    assert "--dir" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5", "", "\u0661"])
+def test_limit_that_is_no_number_is_a_misuse(filled: Path, limit: str) -> None:
+    assert "--limit" in misuse("ls", "--dir", filled, f"--limit={limit}")
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["config"]])
+def test_reader_that_has_read_enough_ends_the_command_quietly(tmp_path: Path, arguments: list[str]) -> None:
+    fill(tmp_path, *(a_file(f"f{n}") for n in range(3000)))
+    command = [sys.executable, "-m", "spool", *arguments, "--dir", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 1)
+
+
+def test_reader_that_is_gone_before_anything_was_written_ends_the_command_quietly(filled: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "spool", "ls", "--dir", filled],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_gc_without_a_server_takes_what_nothing_needs(tmp_path: Path) -> None:
+    kept = a_file("kept", key=Key("00" + "b" * 30))
+    fill(tmp_path, a_file("gone", key=Key("00" + "c" * 30), expires_at=NOON), kept, orphans=(ORPHAN, kept.key))
+    assert spool("gc", "--dir", tmp_path).stdout == "1 expired files deleted, 1 blobs reclaimed\n"
+    assert not blob(tmp_path, ORPHAN).exists()
+    assert blob(tmp_path, kept.key).exists()
+    assert [line.split()[2] for line in spool("ls", "--dir", tmp_path).stdout.splitlines()] == ["id-kept"]
+
+
+def test_gc_with_nothing_to_do_says_so(filled: Path) -> None:
+    assert spool("gc", "--dir", filled).stdout == "0 expired files deleted, 0 blobs reclaimed\n"
+
+
+def test_gc_beside_a_server_leaves_a_day_to_it(server: Server) -> None:
+    old = Key("00" + "b" * 30)
+    for key, age in ((ORPHAN, 23), (old, 25)):
+        blob(server.dir, key).write_bytes(b"data")
+        os.utime(blob(server.dir, key), (time.time() - age * 3600,) * 2)
+    assert spool("gc", "--dir", server.dir).stdout == "0 expired files deleted, 1 blobs reclaimed\n"
+    assert server.blobs().keys() == {ORPHAN}
+
+
+def test_gc_beside_a_server_takes_nothing_of_a_running_upload(server: Server) -> None:
+    half = bytes(range(256)) * 2000
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        head = f"PUT /files/a.bin HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {2 * len(half)}\r\n\r\n"
+        client.sendall(head.encode() + half)
+        assert spool("gc", "--dir", server.dir).stdout.endswith("0 blobs reclaimed\n")
+        client.sendall(half)
+        assert client.recv(65536).startswith(b"HTTP/1.1 201 ")
+    [record] = server.files()
+    assert record["sha256"] == hashlib.sha256(half * 2).hexdigest()
+
+
+def test_token_is_printed_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+    secret = make_token(tmp_path / "spool", "--name", "cam1", "--scope", "upload")
+    assert re.fullmatch(r"spool_[\w-]{43}", secret)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert secret.encode() not in kept
+    assert secret.removeprefix("spool_").encode() not in kept
+    assert hashlib.sha256(secret.encode()).hexdigest().encode() in kept
+
+
+def test_token_create_makes_a_spool_that_only_its_owner_may_see(tmp_path: Path) -> None:
+    make_token(tmp_path / "spool", "--name", "cam1", "--scope", "upload")
+    paths = [tmp_path / "spool", *(tmp_path / "spool").rglob("*")]
+    assert [path for path in paths if path.stat().st_mode & 0o077] == []
+
+
+def test_token_ls_shows_all_but_the_secret(tmp_path: Path) -> None:
+    secret = make_token(tmp_path, "--name", "cam1", "--scope", "upload", "--scope", "read", "--expires", "30d")
+    make_token(tmp_path, "--name", "ops", "--scope", "admin")
+    first, second = spool("token", "ls", "--dir", tmp_path).stdout.splitlines()
+    assert secret not in first
+    token_id, name, scopes, created, _, expires = first.split()
+    assert re.fullmatch(r"[0-9a-f]{16}", token_id)
+    assert (name, scopes) == ("cam1", "read,upload")
+    assert datetime.fromisoformat(expires) - datetime.fromisoformat(created) == 30 * DAY
+    assert second.split()[1:3] == ["ops", "admin"]
+    assert second.endswith("expires never")
+
+
+def test_revoked_token_is_gone(tmp_path: Path) -> None:
+    for name in ("cam1", "cam2"):
+        make_token(tmp_path, "--name", name, "--scope", "upload")
+    token_id = spool("token", "ls", "--dir", tmp_path).stdout.split()[0]
+    assert spool("token", "revoke", "--dir", tmp_path, token_id).stdout == ""
+    assert [line.split()[1] for line in spool("token", "ls", "--dir", tmp_path).stdout.splitlines()] == ["cam2"]
+
+
+def test_revoking_an_unknown_token_fails(tmp_path: Path) -> None:
+    make_token(tmp_path, "--name", "cam1", "--scope", "upload")
+    assert "no such token" in complaint("token", "revoke", "--dir", tmp_path, "nothing", code=1)
+
+
+def test_token_counts_at_once_for_a_server_that_runs(server: Server) -> None:
+    secret = make_token(server.dir, "--name", "cam1", "--scope", "read")
+    assert curl(f"{server.url}/files").status == 401
+    bearer = ("-H", f"Authorization: Bearer {secret}")
+    assert curl(*bearer, f"{server.url}/files").status == 200
+    token_id = spool("token", "ls", "--dir", server.dir).stdout.split()[0]
+    make_token(server.dir, "--name", "ops", "--scope", "admin")
+    spool("token", "revoke", "--dir", server.dir, token_id)
+    assert curl(*bearer, f"{server.url}/files").status == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--scope", "read"], "--name"),
+        (["--name", "a"], "--scope"),
+        (["--name", "a", "--scope", "write"], "'write'"),
+        (["--name", "a", "--scope", "read", "--expires", "soon"], "'soon'"),
+    ],
+)
+def test_token_that_is_not_described_is_a_misuse(tmp_path: Path, arguments: list[str], names: str) -> None:
+    assert names in misuse("token", "create", "--dir", tmp_path / "spool", *arguments)
+    assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize("lifetime", ["9999999d", "999999999w"])
+def test_lifetime_beyond_all_time_is_a_misuse(tmp_path: Path, lifetime: str) -> None:
+    assert lifetime in misuse(
+        "token", "create", "--dir", tmp_path, "--name", "a", "--scope", "read", "--expires", lifetime
+    )
+
+
+@pytest.mark.parametrize("arguments", [["ls", "--q"], ["token", "revoke"]])
+def test_argument_that_is_no_utf8_is_a_misuse(filled: Path, arguments: list[str]) -> None:
+    assert "UTF-8" in misuse(*arguments, b"\xff", "--dir", filled)
+
+
+def test_config_shows_every_setting_with_where_it_is_from(tmp_path: Path) -> None:
+    file = tmp_path / "spool.toml"
+    file.write_text('[limits]\nmax_file_size = "1 GiB"\n')
+    lines = spool("config", "--config", file, "--port", "9000", SPOOL_LOG_LEVEL="debug").stdout.splitlines()
+    assert lines[0] == "[server]"
+    assert 'host = "127.0.0.1"  # default' in lines
+    assert "port = 9000  # --port" in lines
+    assert f'max_file_size = "1 GiB"  # {file}' in lines
+    assert 'level = "debug"  # SPOOL_LOG_LEVEL' in lines
+
+
+def test_config_is_a_configuration_file(tmp_path: Path) -> None:
+    shown = spool("config", "--host", "::1", "--dir", tmp_path / "elsewhere").stdout
+    file = tmp_path / "spool.toml"
+    file.write_text(shown)
+    again = spool("config", "--config", file).stdout
+    assert re.sub(r"  # .*", "", again) == re.sub(r"  # .*", "", shown)
+
+
+def test_config_touches_no_directory(tmp_path: Path) -> None:
+    spool("config", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["serve"], ["ls"], ["gc"], ["token", "ls"], ["config"]])
+def test_wrong_configuration_is_named_in_one_line(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "spool.toml"
+    file.write_text("[server]\nprot = 1\n")
+    line = complaint(*command, "--config", file, code=2)
+    assert line == f"spool: {file}: unknown key server.prot; did you mean port?"
+
+
+def test_wrong_variable_is_named_in_one_line() -> None:
+    line = complaint("config", code=2, SPOOL_LIMITS_QUOTA="plenty")
+    assert line.startswith("spool: SPOOL_LIMITS_QUOTA: limits.quota is 'plenty', but must be a size")
+
+
+def test_port_that_is_none_is_named_in_one_line(tmp_path: Path) -> None:
+    line = complaint("serve", "--dir", tmp_path, "--port", "70000", code=2)
+    assert line == "spool: --port: server.port is '70000', but must be a port from 0 to 65535"
+
+
+def test_port_and_unix_exclude_each_other() -> None:
+    assert "not allowed with" in misuse("serve", "--port", "1", "--unix", "x")
+
+
+def test_second_server_of_a_directory_fails(server: Server) -> None:
+    line = complaint("serve", "--dir", server.dir, "--port", "0", code=1)
+    assert "another spool serves" in line
+    assert str(server.dir) in line
+
+
+def test_port_in_use_fails(server: Server, tmp_path: Path) -> None:
+    line = complaint("serve", "--dir", tmp_path / "other", "--port", str(server.port), code=1)
+    assert f"cannot listen on 127.0.0.1:{server.port}" in line
+
+
+def test_directory_that_is_a_file_fails(tmp_path: Path) -> None:
+    (tmp_path / "spool").touch()
+    assert complaint("serve", "--dir", tmp_path / "spool", "--port", "0", code=1)
+
+
+def test_index_of_a_newer_spool_fails(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with sqlite3.connect(tmp_path / "index.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    assert "newer Spool" in complaint("ls", "--dir", tmp_path, code=1)
+
+
+def test_server_that_is_asked_to_stop_ends_well(server: Server) -> None:
+    assert server.stop() == 0
+    assert [event["event"] for event in map(json.loads, server.log().splitlines())][-2:] == [
+        "server.draining",
+        "server.stopped",
+    ]
+
+
+def test_server_on_a_unix_socket_answers(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Server(tmp_path / "spool", "--unix", str(path)) as running:
+        assert running.url == f"unix:{path}"
+        assert curl("--unix-socket", str(path), "http://localhost/healthz").status == 200
+
+
+def test_first_start_on_every_address_prints_an_admin_token(tmp_path: Path) -> None:
+    with Server(tmp_path / "spool", "--host", "0.0.0.0") as running:
+        wait_until(lambda: "admin token" in running.log() or not running.running)
+        match = re.search(r"^admin token, shown only now: (spool_\S+)$", running.log(), re.MULTILINE)
+        assert match
+        url = f"http://127.0.0.1:{running.port}/files"
+        assert curl(url).status == 401
+        assert curl("-H", f"Authorization: Bearer {match[1]}", url).status == 200
+        running.restart()
+        assert running.log().count("admin token") == 1

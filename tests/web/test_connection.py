@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.web.conftest import TEXT
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Ear, Spool
+
+GET = b"GET /files HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PUT = b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n"
+
+UNREADABLE = [
+    b"nonsense\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"BREW /files HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nA\x00B: c\r\n\r\n",
+    b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551617\r\n\r\na",
+]
+"""Heads that are refused before there is a request."""
+
+
+class TestUnreadableHead:
+    @pytest.mark.parametrize("head", UNREADABLE, ids=lambda head: repr(head[:60]))
+    async def test_is_answered_with_a_problem(self, spool: Spool, head: bytes) -> None:
+        answer = await spool.raw(head)
+        assert answer.split()[1] == b"400"
+        fields, _, body = answer.partition(b"\r\n\r\n")
+        assert b"application/problem+json" in fields
+        document = json.loads(body)
+        assert (document["type"], document["status"]) == ("/problems/bad-request", 400)
+        assert await spool.nothing_is_left()
+
+    async def test_is_logged_as_a_request_that_was_refused(self, ear: Ear, spool: Spool) -> None:
+        for head in UNREADABLE:
+            await spool.raw(head)
+        assert (await ear.event("request.finished", len(UNREADABLE)))["status"] == 400
+        assert not ear.tracebacks
+
+    async def test_is_not_quoted(self, spool: Spool) -> None:
+        answer = await spool.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: <script>swordfish</script>\x00\r\n\r\n")
+        assert answer.split()[1] == b"400"
+        assert b"swordfish" not in answer
+
+
+class TestHalfClose:
+    """A client that closes its side has said all it has to say, and waits."""
+
+    async def test_right_after_a_request_gets_the_answer(self, spool: Spool) -> None:
+        answer = await spool.raw(GET, half_close=True)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b'{"files": [], "next": null}')
+
+    async def test_right_after_a_body_gets_the_answer(self, spool: Spool) -> None:
+        answer = await spool.raw(PUT + TEXT, half_close=True)
+        assert answer.startswith(b"HTTP/1.1 201")
+        assert await spool.listed() == ["a"]
+
+    async def test_while_the_body_is_taken_gets_the_answer(self, spool: Spool) -> None:
+        reader, writer = await asyncio.open_connection(spool.client.host, spool.client.port)
+        writer.write(PUT.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        writer.write(TEXT)
+        writer.write_eof()
+        assert (await reader.read()).startswith(b"HTTP/1.1 201")
+        writer.close()
+
+    async def test_during_a_download_gets_all_of_it(self, spool: Spool) -> None:
+        record = await spool.stored("a.bin", bytes(500_000))
+        request = f"GET /media/{record['id']}/a HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        assert (await spool.raw(request, half_close=True)).endswith(bytes(500_000))
+
+    async def test_without_a_request_ends_the_connection(self, spool: Spool) -> None:
+        assert await spool.raw(b"", half_close=True) == b""
+
+    async def test_in_the_middle_of_a_head_ends_the_connection(self, spool: Spool) -> None:
+        assert await spool.raw(GET[:-4], half_close=True) == b""
+
+    async def test_in_the_middle_of_a_body_ends_the_upload(self, spool: Spool) -> None:
+        assert b"201" not in await spool.raw(PUT + TEXT[:-1], half_close=True)
+        assert await spool.site.traffic.drain(5)
+        spool.site.traffic.draining = False
+        assert await spool.nothing_is_left()
+
+
+async def test_connection_serves_one_request_after_another(spool: Spool) -> None:
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answer = await spool.raw(GET + PUT + TEXT + last)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200", b"201", b"200"]
