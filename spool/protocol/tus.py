@@ -122,7 +122,13 @@ class Tus:
             raise BadRequest("the Upload-Checksum that Trailer announced did not follow the body")
         return checksum
 
-    def interim(self, head: Head, *, location: str | None = None, offset: int | None = None) -> None:  # noqa: D102
+    def interim(  # noqa: D102  # see Dialect
+        self,
+        head: Head,  # noqa: ARG002
+        *,
+        location: str | None = None,  # noqa: ARG002
+        offset: int | None = None,  # noqa: ARG002
+    ) -> None:
         return None  # tus has none
 
     def reply(self, command: Command, result: Result) -> ResponseHead:  # noqa: D102  # see Dialect

@@ -50,7 +50,12 @@ class Fields:
         digests = _digests(values.pop("sha256", []), len(intents))
         metadata: Metadata = {name: v[0] if len(v) == 1 else v for name, v in values.items()}
         return [
-            replace(intent, metadata=metadata, expires_at=expires_at, digests=merge_digests(intent.digests, digest))
+            replace(
+                intent,
+                metadata={**intent.metadata, **metadata},
+                expires_at=expires_at or intent.expires_at,
+                digests=merge_digests(intent.digests, digest),
+            )
             for intent, digest in zip(intents, digests, strict=True)
         ]
 

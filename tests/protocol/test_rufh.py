@@ -51,7 +51,7 @@ def result_of(vector: Json) -> Result:
     return Result(upload, result.get("location"), a_file() if "file_url" in result else None, result.get("file_url"))
 
 
-def an_upload(*, offset: int, state: Any, length: int | None = None) -> Resumable:  # noqa: ANN401 - JSON
+def an_upload(*, offset: int, state: Any, length: int | None = None) -> Resumable:
     return Resumable(
         id=ID,
         key=Key("k1"),

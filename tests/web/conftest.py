@@ -18,6 +18,7 @@ from spool.catalog import Catalog
 from spool.config import load
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
+from spool.resumption import Resumption
 from spool.serve import make_application, make_site
 from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
@@ -229,7 +230,7 @@ async def serve(tmp_path: Path, aiohttp_client: AiohttpClient) -> AsyncIterator[
             index = await stack.enter_async_context(aclosing(await open_index(config.storage.dir)))
             clock = Clock()
             site = _set_clock(await make_site(config, blobs, index, sniffer), config, sniffer, clock)
-            app = make_application(site)
+            app = make_application(site, config.server.cors_origins)
             prepare(app)
             client = await aiohttp_client(_Server(app))
             stack.push_async_callback(client.close)  # before what it uses is closed
@@ -245,12 +246,27 @@ def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: Clock) 
         return (await site.index.usage(owner)).size
 
     limits = config.limits
-    admission = Admission(Capacity(limits.max_uploads, limits.min_free_space, limits.quota), site.blobs.free, used)
+
+    async def free() -> int:
+        return await site.blobs.free() - await site.index.promised()
+
+    admission = Admission(Capacity(limits.max_uploads, limits.min_free_space, limits.quota), free, used)
     ingest = Ingest(
         blobs=site.blobs, files=site.index, sniffer=sniffer, policy=site.policy, admission=admission, clock=clock
     )
+    resumption = Resumption(
+        ingest=ingest,
+        blobs=site.blobs,
+        uploads=site.index,
+        files=site.index,
+        policy=site.policy,
+        clock=clock,
+        ttl=limits.upload_ttl,
+    )
     catalog, idempotency = Catalog(site.blobs, site.index, clock), Idempotency(site.index, clock)
-    return replace(site, ingest=ingest, catalog=catalog, idempotency=idempotency, clock=clock)
+    return replace(
+        site, ingest=ingest, resumption=resumption, catalog=catalog, idempotency=idempotency, clock=clock
+    )
 
 
 @pytest.fixture
