@@ -23,15 +23,13 @@ from spool.errors import SpoolError
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.policy import Policy
-from spool.protocol.resumable import Limits as ToldLimits
-from spool.protocol.rufh import Rufh
-from spool.protocol.tus import Tus
 from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
+from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Site, Traffic
 from spool.work import expiry, gc, resumables
 
@@ -92,20 +90,14 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
     capacity = Capacity(limits.max_uploads, limits.min_free_space, limits.quota)
     admission = Admission(capacity, free, used)
     ingest = Ingest(blobs=blobs, files=index, sniffer=sniffer, policy=policy, admission=admission, clock=now)
-    told = ToldLimits(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
+    tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
         resumption=Resumption(
-            ingest=ingest,
-            blobs=blobs,
-            uploads=index,
-            files=index,
-            policy=policy,
-            clock=now,
-            ttl=limits.upload_ttl,
+            ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=limits.upload_ttl
         ),
-        tus=Tus(told),
-        rufh=Rufh(told),
+        tus=tus,
+        rufh=rufh,
         interim_responses=server.interim_responses,
         catalog=Catalog(blobs, index, now),
         idempotency=Idempotency(index, now),

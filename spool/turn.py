@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from spool import lifecycle
 from spool.errors import BadType, Superseded, TooLarge
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from spool.admission import Reservation
+    from spool.ingest import Ingest
     from spool.model import Resumable, UploadId
-    from spool.ports import BlobWriter
-    from spool.resumption import Resumption
+    from spool.policy import Policy
+    from spool.ports import BlobStore, BlobWriter, Uploads
     from spool.staging import Hashes
 
 _CHECKPOINT: Final = 64 * 1024 * 1024
@@ -34,15 +35,39 @@ class Verification:
     """Is given the digests by algorithm, and raises if they are not as they should be."""
 
 
+class Keeper(Protocol):
+    """Who gives out turns, and keeps what outlives them."""
+
+    ingest: Ingest
+    blobs: BlobStore
+    uploads: Uploads
+    policy: Policy
+
+    def hashes_at(self, upload: Resumable) -> Hashes:
+        """The upload's running hashes, to go on with; empty if they are not known at its offset."""
+
+    def remember(self, upload: Resumable, hashes: Hashes) -> None:
+        """These are the upload's hashes at its offset."""
+
+    def renewed(self, upload: Resumable) -> Resumable:
+        """The upload with its whole time to live before it."""
+
+    def end(self, turn: Turn) -> None:
+        """The turn is over, and the next one may begin."""
+
+    async def give_up(self, id: UploadId) -> None:
+        """The upload and its staged bytes are gone."""
+
+
 class Turn:
     """One request's time at an upload; nobody else writes to it meanwhile."""
 
-    def __init__(self, resumption: Resumption, id: UploadId) -> None:
+    def __init__(self, keeper: Keeper, id: UploadId) -> None:
         self.id = id
         self.ended = asyncio.Event()
         self.upload: Resumable
         """As its row is, or as it will be once this turn is saved."""
-        self._resumption = resumption
+        self._keeper = keeper
         self._stopped = False
         self._receiving: asyncio.Task[object] | None = None
         self._writer: BlobWriter | None = None
@@ -56,8 +81,8 @@ class Turn:
 
     async def begin(self) -> None:
         """The epoch is raised, unless the upload is finished. Raises NotFound."""
-        upload = await self._resumption.uploads.upload(self.id)
-        self.upload = upload if upload.state == "finished" else await self._resumption.uploads.claim(self.id)
+        upload = await self._keeper.uploads.upload(self.id)
+        self.upload = upload if upload.state == "finished" else await self._keeper.uploads.claim(self.id)
 
     async def stop(self) -> None:
         """What this turn has received is saved, its request is told Superseded, and it has ended."""
@@ -68,7 +93,7 @@ class Turn:
 
     def expect(self, length: int | None) -> None:
         """The upload's length is known, if it is given. Raises InconsistentLength or TooLarge."""
-        self.upload = lifecycle.with_length(self.upload, length, self._resumption.policy.max_file_size)
+        self.upload = lifecycle.with_length(self.upload, length, self._keeper.policy.max_file_size)
 
     def expect_at(self, offset: int, size: int) -> None:
         """The upload stands at `offset`, and has room for `size` bytes. Raises OffsetMismatch or TooLarge."""
@@ -109,9 +134,9 @@ class Turn:
     async def _open(self, completes: bool | None, verification: Verification | None) -> None:  # noqa: FBT001
         self._completes = completes
         self._keeps = verification is None
-        self._hashes = self._resumption.hashes_at(self.upload)
+        self._hashes = self._keeper.hashes_at(self.upload)
         checked = {f"body {name}": hash_ for name, hash_ in _body_hashes(verification).items()}
-        self._writer = await self._resumption.blobs.writer(self.upload.key, self.upload.staged)
+        self._writer = await self._keeper.blobs.writer(self.upload.key, self.upload.staged)
         self._stage = Stage(self._writer, {**self._hashes, **checked})
 
     async def _stream(
@@ -122,7 +147,7 @@ class Turn:
         progress: Callable[[int], Awaitable[None]] | None,
     ) -> None:
         since_checkpoint = 0
-        async for batch in batches(self._within_length(body), self._resumption.ingest.batch_size):
+        async for batch in batches(self._within_length(body), self._keeper.ingest.batch_size):
             size = sum(map(len, batch))
             await self._stage_batch(batch, size, reservation)
             since_checkpoint += size
@@ -138,7 +163,7 @@ class Turn:
     async def _stage_batch(self, batch: list[bytes], size: int, reservation: Reservation | None) -> None:
         assert self._stage is not None
         if self.upload.media_type is None and not self.upload.staged.offset and size >= HEAD:
-            self.upload = replace(self.upload, media_type=await self._resumption.ingest.sniff(b"".join(batch)))
+            self.upload = replace(self.upload, media_type=await self._keeper.ingest.sniff(b"".join(batch)))
         if reservation is not None:
             await reservation.take(size)
         await self._stage.write(batch)
@@ -153,7 +178,7 @@ class Turn:
 
     def _limit(self) -> int:
         length = self.upload.intent.size
-        return self._resumption.policy.max_file_size if length is None else length
+        return self._keeper.policy.max_file_size if length is None else length
 
     def _room(self) -> int:
         return self._limit() - self.upload.staged.offset
@@ -170,7 +195,7 @@ class Turn:
 
     async def absorb(self, parts: Sequence[Resumable]) -> None:
         """Stages the bytes of other uploads, in this order, after what is there."""
-        self._writer = await self._resumption.blobs.writer(self.upload.key, self.upload.staged)
+        self._writer = await self._keeper.blobs.writer(self.upload.key, self.upload.staged)
         for part in parts:
             await self._writer.absorb(part.key, part.staged)
         self._stage = Stage(self._writer, {})
@@ -183,21 +208,21 @@ class Turn:
         """
         try:
             if self._doomed:
-                await self._resumption.give_up(self.id)
+                await self._keeper.give_up(self.id)
             elif self._stage is not None and self._keeps:
                 await self._advance()
-                self._resumption.remember(self.upload, self._hashes)
+                self._keeper.remember(self.upload, self._hashes)
         finally:
             if self._writer is not None:
                 await self._writer.aclose()
-            self._resumption.end(self)
+            self._keeper.end(self)
 
     async def _advance(self) -> None:
         assert self._stage is not None
         staged, _ = await self._stage.finish()
         upload = lifecycle.advanced(self.upload, staged, self._completes, whole=self._whole)
-        self.upload = self._resumption.renewed(upload)
-        await self._resumption.uploads.advance(self.upload)
+        self.upload = self._keeper.renewed(upload)
+        await self._keeper.uploads.advance(self.upload)
 
 
 def _superseded() -> Superseded:

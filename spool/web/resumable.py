@@ -12,7 +12,9 @@ from aiojobs.aiohttp import atomic
 from spool.errors import BadRequest, CompletedUpload, NotFound, SpoolError
 from spool.model import UploadId
 from spool.protocol.disposition import clean_filename
-from spool.protocol.resumable import Append, Cancel, Create, Head, Inspect, Result
+from spool.protocol.resumable import Append, Cancel, Create, Head, Inspect, Limits, Result
+from spool.protocol.rufh import Rufh
+from spool.protocol.tus import Tus
 from spool.turn import Turn, Verification
 from spool.web.auth import PRINCIPAL
 from spool.web.body import Body
@@ -21,6 +23,7 @@ from spool.web.fields import Fields
 from spool.web.problems import problem_response
 from spool.web.records import record
 from spool.web.site import SITE
+from spool.web.upload import log_committed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
     from spool.web.site import Site
 
 _TURN: Final = web.RequestKey("turn", Turn)
+
+
+def make_dialects(max_size: int, max_age: int) -> tuple[Dialect, Dialect]:
+    """tus, and the IETF draft; they tell their clients the largest file, and the seconds that an upload is kept."""
+    limits = Limits(max_size, max_age)
+    return Tus(limits), Rufh(limits)
 
 
 def drive(choose: Callable[[Site], Dialect], place: str, otherwise: Handler) -> Handler:
@@ -252,7 +261,10 @@ async def _save_turn(request: web.Request) -> File | None:
     upload = turn.upload
     if upload.partial or upload.state == "open":
         return None
-    return await resumption.finish(upload)
+    file = await resumption.finish(upload)
+    if upload.state == "complete":
+        log_committed([file])
+    return file
 
 
 def _check(checksum: Checksum, digests: Mapping[str, bytes]) -> None:

@@ -24,7 +24,7 @@ from spool.web.records import created
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from spool.admission import Reservation
     from spool.model import Answer, File, Upload
@@ -92,12 +92,17 @@ async def _commit(request: web.Request) -> list[File]:
         except Exception as error:
             _log.warning("commit.failed", {"owner": request[PRINCIPAL].name, "reason": _reason(error)})
             raise
+    log_committed(files)
+    return files
+
+
+def log_committed(files: Iterable[File]) -> None:
+    """One line for each file that is there now."""
     for file in files:
         _log.info(
             "upload.committed",
             {"id": file.id, "owner": file.owner, "filename": file.filename, "size": file.size, "type": file.media_type},
         )
-    return files
 
 
 def _reason(error: BaseException) -> str:

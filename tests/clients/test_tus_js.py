@@ -44,9 +44,7 @@ def assert_only_the_rest_was_sent(report: Any, size: int) -> None:
 )
 def test_upload_arrives_whole(server: Server, node: Node, sample: Sample, options: dict[str, Any]) -> None:
     options = {"metadata": {"filename": sample.path.name, "filetype": "video/mp4"}} | options
-    report = node.run(
-        "tus.mjs", file=sample.path, endpoint=f"{server.url}/tus", options={"metadata": metadata} | options
-    )
+    report = node.run("tus.mjs", file=sample.path, endpoint=f"{server.url}/tus", options=options)
     (record,) = sample.assert_arrived(server)
     assert record["filename"] == sample.path.name
     assert report["exchanges"][-1]["file"] == record["url"]

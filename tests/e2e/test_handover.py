@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import sys
+import termios
 import time
 import urllib.request
 from contextlib import closing
@@ -89,6 +92,13 @@ class Client:
             connection.sendall(request)
             return read_reply(connection, start)
 
+    def send_some(self, connection: socket.socket) -> None:
+        """The start of a PATCH with all bytes; it has reached the server, and is being received."""
+        before = set(self.server.dir.glob("incoming/*"))
+        connection.sendall(self.patch(0, len(DATA)) + DATA[:SENT])
+        eventually(lambda: _nothing_queued(connection) and self.server.has_read(connection))
+        eventually(lambda: any(path.stat().st_size for path in set(self.server.dir.glob("incoming/*")) - before))
+
     def inspect(self) -> Reply:
         return self.ask(self.head("HEAD", self.path))
 
@@ -102,6 +112,11 @@ class Client:
         assert record["sha256"] == sha256(DATA).hexdigest()
         with urllib.request.urlopen(f"{self.server.url}{url}/content", timeout=30) as answer:
             assert answer.read() == DATA
+
+
+def _nothing_queued(connection: socket.socket) -> bool:
+    """Whether all that was sent has been acknowledged by the other side's kernel."""
+    return not int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def read_reply(connection: socket.socket, start: float) -> Reply:
@@ -132,8 +147,7 @@ def client(server: Server, request: pytest.FixtureRequest) -> Client:
 def slow(client: Client) -> Iterator[socket.socket]:
     """A connection that has sent some of a PATCH and now says nothing."""
     with closing(client.connect()) as connection:
-        connection.sendall(client.patch(0, len(DATA)) + DATA[:SENT])
-        eventually(lambda: client.server.has_read(connection))
+        client.send_some(connection)
         yield connection
 
 
@@ -251,8 +265,7 @@ def flood(client: Client, gone: Event) -> None:
 
 def test_dropped_connection_keeps_what_arrived(client: Client) -> None:
     connection = client.connect()
-    connection.sendall(client.patch(0, len(DATA)) + DATA[:SENT])
-    eventually(lambda: client.server.has_read(connection))
+    client.send_some(connection)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()  # RST
     reply = client.inspect()
@@ -267,8 +280,7 @@ def test_offset_survives_a_kill(tmp_path: Path) -> None:
             client = Client(server, dialect)
             client.create()
             with closing(client.connect()) as connection:
-                connection.sendall(client.patch(0, len(DATA)) + DATA[:SENT])
-                eventually(lambda connection=connection: server.has_read(connection))
+                client.send_some(connection)
                 assert client.inspect().offset == SENT
             server.kill()
             server.start()
