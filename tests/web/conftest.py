@@ -264,9 +264,7 @@ def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: Clock) 
         ttl=limits.upload_ttl,
     )
     catalog, idempotency = Catalog(site.blobs, site.index, clock), Idempotency(site.index, clock)
-    return replace(
-        site, ingest=ingest, resumption=resumption, catalog=catalog, idempotency=idempotency, clock=clock
-    )
+    return replace(site, ingest=ingest, resumption=resumption, catalog=catalog, idempotency=idempotency, clock=clock)
 
 
 @pytest.fixture
