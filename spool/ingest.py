@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_BATCH_BUDGET: Final = 32 * 1024 * 1024
+_BATCH_BUDGET: Final = 16 * 1024 * 1024
 _BATCH: Final = (64 * 1024, 4 * 1024 * 1024)
 
 
@@ -100,6 +100,7 @@ class Ingest:
             if media_type is None:
                 media_type = await self.sniff(b"".join(batch))
             await stage.write(batch)
+            del batch  # or a stalled upload would hold it until the next one is full
         return media_type or await self.sniff(b"")
 
     async def sniff(self, head: bytes) -> str:

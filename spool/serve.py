@@ -177,7 +177,8 @@ async def _listen(config: Config, runner: Runner) -> None:
             await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
     except OSError as error:
         where = server.unix or f"{server.host}:{server.port}"
-        raise Busy(f"cannot listen on {where}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
+        raise Busy(f"cannot listen on {where}: {reason}") from error
     addresses = ",".join(_show_address(address) for address in runner.addresses)
     _log.info("server.started", {"address": addresses, "dir": config.storage.dir, "version": __version__})
 

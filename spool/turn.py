@@ -150,6 +150,7 @@ class Turn:
         async for batch in batches(self._within_length(body), self._keeper.ingest.batch_size):
             size = sum(map(len, batch))
             await self._stage_batch(batch, size, reservation)
+            del batch  # as in Ingest: a stalled upload must not hold it
             since_checkpoint += size
             if since_checkpoint >= _CHECKPOINT and verification is None:
                 await self._advance()
