@@ -69,7 +69,7 @@ class Turn:
         """As its row is, or as it will be once this turn is saved."""
         self._keeper = keeper
         self._stopped = False
-        self._receiving: asyncio.Task[object] | None = None
+        self._interrupt: Callable[[Exception], None] | None = None
         self._writer: BlobWriter | None = None
         self._stage: Stage | None = None
         self._hashes: Hashes = {}
@@ -87,8 +87,8 @@ class Turn:
     async def stop(self) -> None:
         """What this turn has received is saved, its request is told Superseded, and it has ended."""
         self._stopped = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        if self._interrupt is not None:
+            self._interrupt(_superseded())
         await self.ended.wait()
 
     def expect(self, length: int | None) -> None:
@@ -101,9 +101,10 @@ class Turn:
         if size > self._room():
             raise self._too_large()
 
-    async def receive(
+    async def receive(  # noqa: PLR0913  # all but the first two have a default
         self,
         body: AsyncIterator[bytes],
+        interrupt: Callable[[Exception], None],
         *,
         completes: bool | None = None,
         verification: Verification | None = None,
@@ -112,24 +113,22 @@ class Turn:
     ) -> None:
         """Stages `body` after what is there. Whatever ends it early, `save` keeps what arrived.
 
+        `interrupt` ends the body with an error, after what has arrived. This is not to be cancelled.
+
         With a `verification` it is all or nothing. `progress` is told offsets that are durable, now and then. Raises
         TooLarge before a byte too many is written, BadType once the head is known, Superseded if another turn is taken.
         """
-        self._receiving = asyncio.current_task()
+        self._interrupt = interrupt
+        if self._stopped:  # before it began
+            interrupt(_superseded())
         try:
-            if self._stopped:
-                raise _superseded()  # before it began
             await self._open(completes, verification)
             await self._stream(body, verification, reservation, progress)
-        except asyncio.CancelledError:
-            if self._stopped and self._receiving is not None and not self._receiving.uncancel():
-                raise _superseded() from None
-            raise
         except BadType:
             self._doomed = True
             raise
         finally:
-            self._receiving = None
+            self._interrupt = None
 
     async def _open(self, completes: bool | None, verification: Verification | None) -> None:  # noqa: FBT001
         self._completes = completes

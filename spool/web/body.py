@@ -52,17 +52,29 @@ class Body:
         await self._send_continue()
         content = self._request.content
         while not content.at_eof():
-            async with self._pace.waiting(), _readable():
-                chunk = await content.readany()  # all that is there: readchunk gives a sender's tiny chunks one by one
-            if not chunk:
-                continue
-            self.size += len(chunk)
-            self._pace.received(len(chunk))
-            if self.size > self._max_size:
-                raise TooLarge(f"the request is larger than {self._max_size} bytes", limit=self._max_size)
-            yield chunk
+            ending: Exception | None = None
+            try:
+                async with self._pace.waiting(), _readable():
+                    chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
+            except Exception as error:  # noqa: BLE001  # it is raised below
+                ending, chunk = error, content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
+            if chunk:
+                self._count(chunk)
+                yield chunk
+            if ending is not None:
+                raise ending
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
+
+    def interrupt(self, error: Exception) -> None:
+        """What has arrived is still given out, and then `error` is raised in the place of the rest."""
+        self._request.content.set_exception(error)
+
+    def _count(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._pace.received(len(chunk))
+        if self.size > self._max_size:
+            raise TooLarge(f"the request is larger than {self._max_size} bytes", limit=self._max_size)
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:

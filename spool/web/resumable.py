@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import HttpVersion11, web
 from aiojobs.aiohttp import atomic
@@ -26,7 +25,7 @@ from spool.web.site import SITE
 from spool.web.upload import log_committed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from spool.model import File, Intent, Resumable
     from spool.protocol.resumable import Checksum, Command, Dialect, ResponseHead
@@ -34,6 +33,15 @@ if TYPE_CHECKING:
     from spool.web.site import Site
 
 _TURN: Final = web.RequestKey("turn", Turn)
+
+
+class _Work(NamedTuple):
+    """What a turn is taken for."""
+
+    run: Callable[[], Awaitable[None]]
+
+
+_WORK: Final = web.RequestKey("work", _Work)
 
 
 def make_dialects(max_size: int, max_age: int) -> tuple[Dialect, Dialect]:
@@ -158,11 +166,11 @@ class _Driver:
         parts = await self._resumption.partials(ids, who, name)
         intent = replace(command.intent, size=sum(part.staged.offset for part in parts))
         self._upload = await self._resumption.create(intent, who, name, command.notes)
-        turn = self._request[_TURN] = await self._resumption.take(self._upload.id, who, name)
+        turn = await self._take(self._upload.id)
         try:
-            await turn.absorb(parts)
+            self._file = await _run_turn(self._request, lambda: turn.absorb(parts))
         finally:
-            await self._save()
+            self._note_turn()
 
     def _part(self, address: str) -> UploadId:
         """The id in an upload's address, absolute or not. Raises BadRequest."""
@@ -172,32 +180,34 @@ class _Driver:
         return UploadId(name)
 
     async def _receive(self, command: Append) -> None:
-        turn = await self._take(command.id)
+        await self._take(command.id)
         try:
-            with ExitStack() as held:
-                turn.expect_at(command.offset, 0)
-                turn.expect(command.length)
-                turn.expect_at(command.offset, self.head.content_length or 0)
-                if turn.upload.state == "open":
-                    await self._receive_body(turn, command, held)
-                elif self.head.has_body:
-                    raise CompletedUpload("all bytes of this upload are here")
+            self._file = await _run_turn(self._request, lambda: self._receive_body(command))
         finally:
-            await self._save()
+            self._note_turn()
 
-    async def _receive_body(self, turn: Turn, command: Append, held: ExitStack) -> None:
-        length, declared = turn.upload.intent.size, self.head.content_length
-        reservation = held.enter_context(
-            await self._site.ingest.admit(self._request[PRINCIPAL], declared if length is None else 0)
-        )
+    async def _receive_body(self, command: Append) -> None:
+        turn, declared = self._request[_TURN], self.head.content_length
+        promised = turn.upload.intent.size is not None
+        turn.expect_at(command.offset, 0)
+        turn.expect(command.length)
+        turn.expect_at(command.offset, declared or 0)
+        if turn.upload.state != "open":
+            if self.head.has_body:
+                raise CompletedUpload("all bytes of this upload are here")
+            return
+        length, who = turn.upload.intent.size, self._request[PRINCIPAL]
+        ahead = declared if length is None else length - command.offset
         body = Body(self._request, self._site.limits, self._site.limits.max_file_size)
-        await turn.receive(
-            body.chunks(),
-            completes=command.completes,
-            verification=self._verification(command),
-            reservation=reservation if length is None else None,
-            progress=self._tell_offset,
-        )
+        with await self._site.ingest.admit(who, 0 if promised else ahead) as reservation:
+            await turn.receive(
+                body.chunks(),
+                body.interrupt,
+                completes=command.completes,
+                verification=self._verification(command),
+                reservation=reservation if length is None else None,
+                progress=self._tell_offset,
+            )
 
     def _verification(self, command: Append) -> Verification | None:
         checksum = command.checksum
@@ -215,7 +225,8 @@ class _Driver:
 
     async def _inspect(self, id: UploadId) -> None:
         await self._take(id)
-        await self._save()
+        self._file = await _run_turn(self._request, _nothing)
+        self._note_turn()
 
     async def _cancel(self, id: UploadId) -> None:
         turn = await self._take(id)
@@ -231,11 +242,8 @@ class _Driver:
         self._upload = turn.upload
         return turn
 
-    async def _save(self) -> None:
-        try:
-            self._file = await _save_turn(self._request)
-        finally:
-            self._upload = self._request[_TURN].upload
+    def _note_turn(self) -> None:
+        self._upload = self._request[_TURN].upload
         if self._file is not None:
             self._upload = replace(self._upload, state="finished", file_id=self._file.id)
 
@@ -253,11 +261,22 @@ class _Driver:
         writer.output_size = 0
 
 
+async def _run_turn(request: web.Request, work: Callable[[], Awaitable[None]]) -> File | None:
+    """Does the work of a turn, saves what came of it, and finishes what is complete, whatever becomes of the client.
+
+    A client that vanishes does not cancel it: the body then ends with an error, after the last byte that arrived.
+    """
+    request[_WORK] = _Work(work)
+    return await _guarded(request)
+
+
 @atomic
-async def _save_turn(request: web.Request) -> File | None:
-    """Saves what arrived and finishes what is complete, whatever becomes of the client."""
+async def _guarded(request: web.Request) -> File | None:
     turn, resumption = request[_TURN], request.app[SITE].resumption
-    await turn.save()
+    try:
+        await request[_WORK].run()
+    finally:
+        await turn.save()
     upload = turn.upload
     if upload.partial or upload.state == "open":
         return None
@@ -265,6 +284,10 @@ async def _save_turn(request: web.Request) -> File | None:
     if upload.state == "complete":
         log_committed([file])
     return file
+
+
+async def _nothing() -> None:
+    """The work of who only wants to know."""
 
 
 def _check(checksum: Checksum, digests: Mapping[str, bytes]) -> None:
