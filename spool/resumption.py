@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from spool import lifecycle
-from spool.errors import BadRequest, BadType, DigestMismatch
+from spool.errors import BadRequest, BadType, DigestMismatch, Superseded
 from spool.model import Resumable, Staged, Upload, UploadId
 from spool.policy import file_too_large
 from spool.staging import HEAD, new_hashes, new_key
@@ -126,6 +126,11 @@ class Resumption:
         except (BadType, DigestMismatch):
             await self.give_up(upload.id)
             raise
+        except Superseded:
+            latest = await self.uploads.upload(upload.id)
+            if latest.file_id is None:
+                raise
+            return await self._files.file(latest.file_id)  # somebody else was faster
 
     async def give_up(self, id: UploadId) -> None:
         """The upload and its staged bytes are gone; a file that it became stays. Raises NotFound.
@@ -146,6 +151,10 @@ class Resumption:
         if sum(part.staged.offset for part in parts) > self.policy.max_file_size:
             raise file_too_large(self.policy.max_file_size)
         return parts
+
+    def has_turn(self, id: UploadId) -> bool:
+        """Whether a request is at the upload."""
+        return id in self._turns
 
     def renewed(self, upload: Resumable) -> Resumable:
         """The upload with its whole time to live before it."""

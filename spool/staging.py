@@ -55,11 +55,11 @@ class Stage:
     async def write(self, batch: Sequence[bytes]) -> None:
         """The batch is being written and hashed."""
         await self._hashed()
+        await self._writer.write(batch)
         if sum(map(len, batch)) <= _INLINE:
             self._update(batch)
         else:
             self._hashing = asyncio.get_running_loop().run_in_executor(None, self._update, batch)
-        await self._writer.write(batch)
 
     async def finish(self) -> tuple[Staged, dict[str, bytes]]:
         """What is staged, durably, and its digests. More may be written afterwards."""
@@ -69,7 +69,7 @@ class Stage:
 
     async def _hashed(self) -> None:
         if self._hashing is not None:
-            await self._hashing
+            await asyncio.shield(self._hashing)
             self._hashing = None
 
     def _update(self, batch: Sequence[bytes]) -> None:

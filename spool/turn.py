@@ -213,9 +213,11 @@ class Turn:
                 await self._advance()
                 self._keeper.remember(self.upload, self._hashes)
         finally:
-            if self._writer is not None:
-                await self._writer.aclose()
-            self._keeper.end(self)
+            try:
+                if self._writer is not None:
+                    await self._writer.aclose()
+            finally:
+                self._keeper.end(self)
 
     async def _advance(self) -> None:
         assert self._stage is not None

@@ -40,6 +40,7 @@ class Body:
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
         self._pace = _Pace(limits)
+        self._interruption: Exception | None = None
         self.size = 0
         """Bytes that came so far."""
 
@@ -57,7 +58,8 @@ class Body:
                 async with self._pace.waiting(), _readable():
                     chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
             except Exception as error:  # noqa: BLE001  # it is raised below
-                ending, chunk = error, content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
+                ending = self._interruption or error
+                chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
             if chunk:
                 self._count(chunk)
                 yield chunk
@@ -68,7 +70,8 @@ class Body:
 
     def interrupt(self, error: Exception) -> None:
         """What has arrived is still given out, and then `error` is raised in the place of the rest."""
-        self._request.content.set_exception(error)
+        self._interruption = error
+        self._request.content.set_exception(TimeoutError())  # of all errors aiohttp expects this one when it lingers
 
     def _count(self, chunk: bytes) -> None:
         self.size += len(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from spool.web.site import Site
 
 _TURN: Final = web.RequestKey("turn", Turn)
+
+_log = logging.getLogger(__name__)
 
 
 class _Work(NamedTuple):
@@ -267,11 +270,24 @@ async def _run_turn(request: web.Request, work: Callable[[], Awaitable[None]]) -
     A client that vanishes does not cancel it: the body then ends with an error, after the last byte that arrived.
     """
     request[_WORK] = _Work(work)
-    return await _guarded(request)
+    outcome = await _guarded(request)
+    if isinstance(outcome, SpoolError):
+        raise outcome
+    return outcome
 
 
 @atomic
-async def _guarded(request: web.Request) -> File | None:
+async def _guarded(request: web.Request) -> File | SpoolError | None:
+    """Returns a refusal instead of raising it, for nobody may be left to whom it could be raised."""
+    try:
+        return await _take_turn(request)
+    except SpoolError as error:
+        who, offset = request[PRINCIPAL].name, request[_TURN].upload.staged.offset
+        _log.info("upload.refused", {"owner": who, "bytes": offset, "reason": str(error)})
+        return error
+
+
+async def _take_turn(request: web.Request) -> File | None:
     turn, resumption = request[_TURN], request.app[SITE].resumption
     try:
         await request[_WORK].run()

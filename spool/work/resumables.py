@@ -17,11 +17,15 @@ _LOT: Final = 100
 
 
 async def run_once(resumption: Resumption, uploads: Uploads, clock: Clock) -> int:
-    """Every upload that is complete, and at most 100 of those that could not be finished; how many were handled."""
+    """At most 100 complete uploads are files, and every expired one is gone, but for those at which a request is.
+
+    Returns how many there were.
+    """
     handled = 0
     for upload in await uploads.unfinished(_LOT):
-        handled += await _finish(resumption, upload)
-    while lot := await uploads.stale(clock(), _LOT):
+        if not resumption.has_turn(upload.id):
+            handled += await _finish(resumption, upload)
+    while lot := [u for u in await uploads.stale(clock(), _LOT) if not resumption.has_turn(u.id)]:
         for upload in lot:
             handled += await _give_up(resumption, upload)
     return handled
