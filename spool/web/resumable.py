@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -260,7 +261,8 @@ class _Driver:
             return
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         writer = self._request.writer
-        await writer.write(f"HTTP/1.1 104 Upload Resumption Supported\r\n{lines}\r\n".encode("latin-1"))
+        with suppress(ConnectionError):  # a client that has gone is noticed by its body
+            await writer.write(f"HTTP/1.1 104 Upload Resumption Supported\r\n{lines}\r\n".encode("latin-1"))
         writer.output_size = 0
 
 
