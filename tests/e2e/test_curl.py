@@ -323,4 +323,4 @@ def test_every_error_is_a_problem_document(server: Server, arguments: list[str],
     assert answer.json["status"] == status
     assert server.get(answer.json["type"])["status"] == status
     if status == 405:
-        assert answer.headers["allow"] == "GET,HEAD,POST"
+        assert answer.headers["allow"] == "GET,HEAD,OPTIONS,POST"

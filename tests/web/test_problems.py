@@ -41,14 +41,14 @@ class TestDocument:
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [
-            ("DELETE", "/files", "GET,HEAD,POST"),
-            ("PUT", "/files", "GET,HEAD,POST"),
+            ("DELETE", "/files", "GET,HEAD,OPTIONS,POST"),
+            ("PUT", "/files", "GET,HEAD,OPTIONS,POST"),
             ("GET", "/", "POST"),
             ("POST", "/files/x", "DELETE,GET,HEAD,PATCH,PUT"),
             ("POST", "/files/latest", "DELETE,GET,HEAD,PATCH,PUT"),
             ("DELETE", "/media/x/y", "GET,HEAD"),
             ("POST", "/healthz", "GET,HEAD"),
-            ("OPTIONS", "/files", "GET,HEAD,POST"),
+            ("OPTIONS", "/healthz", "GET,HEAD"),
             ("GET", "/files/", "POST,PUT"),
         ],
     )
