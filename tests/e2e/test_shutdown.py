@@ -235,7 +235,7 @@ def test_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
     assert (code, output) == (1, b"")
     [line] = errors.decode().splitlines()
     assert line.startswith(f"spool: cannot listen on 127.0.0.1:{server.port}: ")
-    assert line.endswith("address already in use")
+    assert line.endswith("Address already in use")
 
 
 def test_directory_is_free_again_after_a_stop(server: Server) -> None:
