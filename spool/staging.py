@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEAD: Final = 4096
 """The least that libmagic needs to be right about media."""
+_LONGEST: Final = 1.0
+"""Seconds after which a slow client's bytes are written, though they are few."""
 _INLINE: Final = 64 * 1024
 """Hashing this much takes about as long as handing it to a thread."""
 
@@ -79,12 +81,13 @@ class Stage:
 
 
 async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
-    """The body in batches of about `size()` bytes; the first one as soon as it holds the head.
+    """The body in batches of about `size()` bytes, or what came within a second; the first one once it holds the head.
 
     What `body` raises comes after the last batch: no byte that arrived is lost.
     """
+    clock = asyncio.get_running_loop().time
     batch: list[bytes] = []
-    length, enough = 0, HEAD
+    length, enough, since = 0, HEAD, clock()
     ending: BaseException | None = None
     while ending is None:
         try:
@@ -94,9 +97,9 @@ async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncI
             break
         batch.append(chunk)
         length += len(chunk)
-        if length >= enough:
+        if length >= enough or (length >= HEAD and clock() - since >= _LONGEST):
             yield batch
-            batch, length, enough = [], 0, size()
+            batch, length, enough, since = [], 0, size(), clock()
     if batch:
         yield batch
     if not isinstance(ending, StopAsyncIteration):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from spool.staging import Hashes
 
 _CHECKPOINT: Final = 64 * 1024 * 1024
-"""Bytes after which the row advances while more are coming: what a crash may cost, and what the last sync has to do."""
+_CHECKPOINT_SECONDS: Final = 1.0
+"""The row advances after so many bytes or seconds while more are coming: what a crash may cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +146,17 @@ class Turn:
         reservation: Reservation | None,
         progress: Callable[[int], Awaitable[None]] | None,
     ) -> None:
-        since_checkpoint = 0
+        clock = asyncio.get_running_loop().time
+        since_checkpoint, checked_at = 0, clock()
         async for batch in batches(self._within_length(body), self._keeper.ingest.batch_size):
             size = sum(map(len, batch))
             await self._stage_batch(batch, size, reservation)
             del batch  # as in Ingest: a stalled upload must not hold it
             since_checkpoint += size
-            if since_checkpoint >= _CHECKPOINT and verification is None:
+            due = since_checkpoint >= _CHECKPOINT or clock() - checked_at >= _CHECKPOINT_SECONDS
+            if due and verification is None:
                 await self._advance()
-                since_checkpoint = 0
+                since_checkpoint, checked_at = 0, clock()
                 if progress is not None:
                     await progress(self.upload.staged.offset)
         self._whole = True
