@@ -28,7 +28,7 @@ from spool.errors import (
 )
 from spool.model import Intent
 from spool.protocol.disposition import clean_filename, parse_disposition
-from spool.protocol.http import parse_digests, parse_media_type
+from spool.protocol.http import parse_declared_type, parse_digests
 from spool.protocol.resumable import Append, Cancel, Checksum, Create, Discover, Inspect, ResponseHead
 
 if TYPE_CHECKING:
@@ -223,10 +223,7 @@ def _parse_type(head: Head) -> str | None:
 
     So does the type of an append, which tus-js-client gives to a creation too.
     """
-    try:
-        media_type, _ = parse_media_type(head.headers.get("content-type", ""))
-    except BadRequest:
-        return None
+    media_type, _ = parse_declared_type(head.headers.get("content-type"))
     return None if media_type == _PARTIAL_UPLOAD else media_type
 
 

@@ -43,7 +43,7 @@ from spool.errors import (
 )
 from spool.model import Intent
 from spool.protocol.disposition import clean_filename
-from spool.protocol.http import format_http_date, parse_media_type
+from spool.protocol.http import format_http_date, parse_declared_type
 from spool.protocol.resumable import Append, Cancel, Checksum, Create, Discover, Inspect, ResponseHead
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def _parse_intent(metadata: str) -> Intent:
     rest: Metadata = {**texts}
     return Intent(
         clean_filename(names[0] or names[1]),
-        media_type=_parse_media_type(types[0] or types[1]),
+        media_type=parse_declared_type(types[0] or types[1])[0],
         digests={} if sha256 is None else {"sha-256": _parse_sha256(sha256)},
         metadata=rest,
         expires_at=None if expires_at is None else _parse_time(expires_at),
@@ -311,14 +311,6 @@ def _parse_metadata(value: str) -> dict[str, bytes]:
             raise BadRequest(f"Upload-Metadata has the key {pair[1][:80]!r} twice")
         metadata[pair[1]] = base64.b64decode(pair[2] or "")
     return metadata
-
-
-def _parse_media_type(value: str) -> str | None:
-    """The type is a claim that is only kept: one that cannot be read counts as none."""
-    try:
-        return parse_media_type(value)[0]
-    except BadRequest:
-        return None
 
 
 def _parse_sha256(value: str) -> bytes:
