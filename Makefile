@@ -1,6 +1,7 @@
 # make run and make test need Python 3.11+ and nothing else: what they use is installed below, once, pinned by hash.
 #   make PYTHON=python3.12 test     another interpreter, in an environment of its own
 #   make test ARGS="-k range -x"    ARGS goes to the program
+#   make faults EFFORT=5            five times as many faults as `make test` injects; 20 without
 PYTHON ?= python3
 ARGS ?=
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
@@ -13,13 +14,17 @@ DEV := $(VENV)/.dev-$(VERSION)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: run test check lock clean
+.PHONY: run test faults check lock clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/python -m spool serve $(ARGS)
 
 test: $(DEV)
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# The long version of the tests that inject faults.
+faults: $(DEV)
+	SPOOL_TEST_EFFORT=$(or $(EFFORT),20) timeout 2h $(VENV)/bin/python -m pytest -s tests/crash tests/hostile $(ARGS)
 
 check: $(DEV)
 	$(VENV)/bin/ruff check

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EFFORT = int(os.environ.get("SPOOL_TEST_EFFORT", "1"))
+"""How many times as many faults as usual the tests are to inject."""
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 40.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,13 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.process import Server, eventually
+from tests.process import EFFORT, Server, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-KILLS = int(os.environ.get("SPOOL_TEST_KILLS", "50"))
+KILLS = 50 * EFFORT
 UPLOADERS = 8
 LATEST = 0.3  # seconds after the uploads have begun
 SIZES = (0, 1, 5_000, 60_000, 400_000, 3_000_000)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import os
 import socket
 import time
 from contextlib import suppress
@@ -16,13 +15,13 @@ from random import Random
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.process import Server, eventually
+from tests.process import EFFORT, Server, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-UPLOADS = int(os.environ.get("SPOOL_TEST_SOAK", "40"))
+UPLOADS = 40 * EFFORT
 AT_ONCE = max(10, UPLOADS // 6)
 LONGEST = 90.0  # seconds that the uploads may take together
 KILL_EVERY = 2.0

@@ -1,0 +1,1 @@
+"""Clients that mean harm, or are slow, or know no better."""
