@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from spool.errors import NotFound
+from spool.errors import Damaged, NotFound, SpoolError
+from spool.labels import to_label
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import BinaryIO
 
     from spool.model import File, FileId, FileQuery, Page
-    from spool.ports import BlobStore, Clock, Files
+    from spool.ports import Clock, Files, LabelledStore
+
+_log = logging.getLogger(__name__)
 
 
 class Catalog:
     """The committed files. One that has expired is not there, whether or not it has been swept."""
 
-    def __init__(self, blobs: BlobStore, files: Files, clock: Clock) -> None:
+    def __init__(self, blobs: LabelledStore, files: Files, clock: Clock) -> None:
         self._blobs = blobs
         self._files = files
         self._clock = clock
@@ -48,13 +52,30 @@ class Catalog:
         """Raises NotFound."""
         return self._living(await self._files.file(id))
 
+    async def readable(self, id: FileId) -> File:
+        """The file, whose bytes are sound as far as is known. Raises NotFound, Damaged."""
+        file = await self.file(id)
+        if file.damage is not None:
+            raise Damaged("the bytes of this file were lost or changed on the disk", damage=file.damage)
+        return file
+
     async def open(self, file: File) -> BinaryIO:
-        """The file's bytes; they stay readable if it is deleted meanwhile. The caller closes it. Raises NotFound."""
-        return await self._blobs.open(file.key)
+        """The file's bytes; they stay readable if it is deleted meanwhile. The caller closes it.
+
+        Raises NotFound, or Damaged if they are not there.
+        """
+        try:
+            return await self._blobs.open(file.key)
+        except NotFound as error:
+            await self.file(file.id)  # or it was deleted just now
+            _log.error("blob.damaged", {"key": file.key, "damage": "missing", "files": 1})
+            raise Damaged("the bytes of this file are gone from the disk", damage="missing") from error
 
     async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
         """See `ports.Files.annotate`."""
-        return await self._files.annotate(id, lambda file: edit(self._living(file)))
+        file = await self._files.annotate(id, lambda file: edit(self._living(file)))
+        await self._label(file, to_label(file).text)
+        return file
 
     async def delete(self, id: FileId) -> File:
         """The file is gone, durably; returns what it was. Raises NotFound.
@@ -62,8 +83,18 @@ class Catalog:
         The row goes first: if the bytes stay behind for any reason, the sweep takes them.
         """
         file = await self._files.remove(id)
-        await self._blobs.delete(file.key)
+        # Nobody can begin to share a blob that no record names, so that asking afterwards leaves no race.
+        if await self._files.referenced([file.key]):
+            await self._label(file, None)
+        else:
+            await self._blobs.delete(file.key)
         return file
+
+    async def _label(self, file: File, text: bytes | None) -> None:
+        try:
+            await self._blobs.label(file.key, file.id, text)
+        except SpoolError as error:  # what was asked for is done
+            _log.warning("label.failed", {"id": file.id, "reason": str(error)})
 
     def _living(self, file: File) -> File:
         if self._expired(file):

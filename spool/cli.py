@@ -221,7 +221,7 @@ def _show_row(file: File) -> str:
 
 
 def _show_json(file: File) -> str:
-    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata")
+    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata", "damage")
     times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
     return json.dumps({name: getattr(file, name) for name in members} | times)
 

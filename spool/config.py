@@ -53,6 +53,7 @@ class Storage:
     """Where everything is kept."""
 
     dir: Path = _key(PATH, "spool-data")
+    dedupe: bool = _key(SWITCH, "true")
     sweep_interval: timedelta = _key(DURATION, "10m")
 
 

@@ -123,6 +123,15 @@ class Gone(SpoolError):
     slug, title, status = "gone", "Upload gone", 410
 
 
+class Damaged(SpoolError):
+    """The bytes of this file were lost or changed on the server's disk; `damage` says how. Its record is still there.
+
+    An upload of the same bytes makes it whole, and so does its operator, from a backup.
+    """
+
+    slug, title, status = "damaged", "File damaged", 410
+
+
 class PreconditionFailed(SpoolError):
     """An If-Match or If-Unmodified-Since condition does not hold for this file.
 

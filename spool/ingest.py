@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import DigestMismatch, SpoolError
+from spool.labels import to_label
 from spool.model import File, FileId, Key, Upload, UploadId
 from spool.policy import file_too_large
 from spool.staging import Stage, batches, new_hashes, new_key
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from spool.admission import Admission, Reservation
     from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
-    from spool.ports import BlobStore, Clock, Files, Sniffer
+    from spool.ports import Clock, Files, Inventory, LabelledStore, Sniffer
 
 _log = logging.getLogger(__name__)
 
@@ -40,15 +41,20 @@ class Ingest:
     def __init__(  # noqa: PLR0913  # the composition root names each of them
         self,
         *,
-        blobs: BlobStore,
+        blobs: LabelledStore,
         files: Files,
+        inventory: Inventory,
         sniffer: Sniffer,
         policy: Policy,
         admission: Admission,
         clock: Clock,
+        dedupe: bool = True,
     ) -> None:
+        """With `dedupe`, files with equal bytes share a blob."""
+        self._dedupe = dedupe
         self._blobs = blobs
         self._files = files
+        self._inventory = inventory
         self._sniffer = sniffer
         self._policy = policy
         self._admission = admission
@@ -133,14 +139,19 @@ class Ingest:
 
     async def finish(self, upload: Upload, row: Resumable) -> File:
         """The resumable upload is a file, and its row says so. Raises as `commit` does, but keeps the staged bytes."""
-        await self._publish([upload])
-        (file,) = await self._record([upload], row=row)
+        self._active.add(upload.key)
+        try:
+            await self._publish([upload])
+            (file,) = await self._record([upload], row=row)
+        finally:
+            self._active.discard(upload.key)
         return file
 
     async def _publish(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:
             _verify(upload)
-        commits = (self._blobs.commit(upload.key, upload.staged) for upload in uploads)
+        now = self._clock()
+        commits = (self._blobs.commit(up.key, up.staged, to_label(_file(up, now))) for up in uploads)
         outcomes = await asyncio.gather(*commits, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -151,8 +162,28 @@ class Ingest:
     ) -> list[File]:
         now = self._clock()
         files = [_file(upload, now) for upload in uploads]
-        await self._files.finish(files, answer and replace(answer, files=tuple(files), created_at=now), row)
-        return files
+        draft = answer and replace(answer, created_at=now)
+        recorded = await self._files.finish(files, draft, row, share=self._dedupe)
+        await asyncio.gather(*(self._share(file, new.key) for file, new in zip(recorded, files, strict=True)))
+        return list(recorded)
+
+    async def _share(self, file: File, own: Key) -> None:
+        """The file's own blob is gone, if it shares that of another; if that one is not there, its own takes over."""
+        if file.key == own:
+            return
+        try:
+            if await self._holds(file):
+                await self._blobs.label(file.key, file.id, to_label(file).text)
+                await self._blobs.delete(own)
+            else:
+                _log.error("blob.damaged", {"key": file.key, "damage": "missing", "files": 1})
+                await self._inventory.heal(file.key, own)
+        except SpoolError as error:
+            _log.warning("blob.left", {"reason": str(error)})
+
+    async def _holds(self, file: File) -> bool:
+        """Whether the file's blob is live and of its size."""
+        return [size async for _, size, _ in self._blobs.keys(file.key, live=True)] == [file.size]
 
     async def discard(self, uploads: Iterable[Upload]) -> None:
         """The staged bytes are gone: a courtesy, for what is left in another way is reclaimed by the next sweep."""

@@ -20,6 +20,9 @@ Metadata = dict[str, "str | list[str]"]
 
 Sort = Literal["created_at", "size", "filename"]
 
+Damage = Literal["missing", "size", "digest"]
+"""What a check found wrong with a blob: it is gone, of another size, or its bytes have another SHA-256."""
+
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
@@ -106,6 +109,7 @@ class File:
 
     id: FileId
     key: Key
+    """Files with equal bytes may share a blob."""
     owner: str
     filename: str
     size: int
@@ -115,6 +119,16 @@ class File:
     created_at: datetime
     expires_at: datetime | None
     metadata: Metadata
+    damage: Damage | None = None
+    """What is wrong with the blob, as the latest check of it found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a blob carries to tell of a file that has its bytes, should the index be lost. Nobody else reads it."""
+
+    file_id: FileId
+    text: bytes
 
 
 @dataclass(frozen=True, slots=True)

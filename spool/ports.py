@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from spool.model import (
         Answer,
+        Damage,
         File,
         FileId,
         FileQuery,
         Key,
+        Label,
         Page,
         Resumable,
         Staged,
@@ -78,8 +80,11 @@ class BlobStore(Protocol):
         Unavailable if fewer bytes than that are there.
         """
 
-    async def commit(self, key: Key, at: Staged) -> None:
-        """The blob is live and durable. Never replaces another; idempotent; completes even if cancelled."""
+    async def commit(self, key: Key, at: Staged, label: Label | None = None) -> None:
+        """The blob is live and durable. Never replaces another; idempotent; completes even if cancelled.
+
+        It carries `label` as far as `Labels.label` promises.
+        """
 
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         """The live blob, or the staged one, open for reading from its first byte.
@@ -93,10 +98,10 @@ class BlobStore(Protocol):
     async def delete(self, key: Key) -> None:
         """The blob, staged or live, is gone. Idempotent: a key that names nothing is no error."""
 
-    def keys(self) -> AsyncIterator[tuple[Key, int, datetime]]:
-        """Every blob, staged or live, with its size and when it was last written, in no order.
+    def keys(self, prefix: str = "", *, live: bool = False) -> AsyncIterator[tuple[Key, int, datetime]]:
+        """Every blob, staged or live, or only the live ones, with its size and when it was last written, in no order.
 
-        Blobs that appear or vanish meanwhile may be left out.
+        Only those whose key begins with `prefix`. Blobs that appear or vanish meanwhile may be left out.
         """
 
     async def free(self) -> int:
@@ -106,13 +111,39 @@ class BlobStore(Protocol):
         """The store is writable, as a small write and sync have just shown."""
 
 
+class Labels(Protocol):
+    """What blobs say of themselves, for an index that was lost. The index never asks them for anything else."""
+
+    async def label(self, key: Key, file_id: FileId, text: bytes | None) -> None:
+        """The live blob carries this label for the file, or none any more.
+
+        A courtesy: where the storage has no room for it, or no labels, or no such blob, nothing happens; and a power
+        cut may undo it.
+        """
+
+    async def labels(self, key: Key) -> Sequence[Label]:
+        """Those that the live blob carries."""
+
+
+class LabelledStore(BlobStore, Labels, Protocol):
+    """Both, for those who make files and change them."""
+
+
 class Files(Protocol):
     """The records of files. No row, no file. Every verb is one transaction, durable when it returns."""
 
     async def finish(
-        self, files: Sequence[File], answer: Answer | None = None, upload: Resumable | None = None
-    ) -> None:
-        """All of `files`, and `answer`, are recorded, or none. Completes even if the caller is cancelled.
+        self,
+        files: Sequence[File],
+        answer: Answer | None = None,
+        upload: Resumable | None = None,
+        *,
+        share: bool = False,
+    ) -> Sequence[File]:
+        """All of `files`, and `answer` with them, are recorded, or none. Completes even if the caller is cancelled.
+
+        Returns the records. With `share`, one with the size and SHA-256 of another names that one's blob in the place
+        of its own; but if that one is damaged, it names the new blob too, and is so no longer.
 
         `upload` is what the one file was before: its row becomes finished and names the file, in the same transaction.
         Raises Rejected if an answer with its owner and key, not older than `answer`'s day, exists already; Superseded
@@ -150,6 +181,22 @@ class Files(Protocol):
 
         An upload that is not finished counts with its length or, while that is unknown, with its offset.
         """
+
+
+class Inventory(Protocol):
+    """The records by their blobs, for those who check them."""
+
+    async def by_key(self, after: File | None, limit: int) -> Sequence[File]:
+        """At most `limit` files, ordered by key and id, from the one after `after` on."""
+
+    async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
+        """The files that share this blob are known to be damaged, or sound; returns those of which that is new."""
+
+    async def heal(self, key: Key, sound: Key) -> None:
+        """Every file that names `key` names `sound` in its place, and is not damaged."""
+
+    async def check(self) -> Sequence[str]:
+        """What the index finds wrong with itself, one sentence each; it may take long."""
 
 
 class Uploads(Protocol):
@@ -213,8 +260,8 @@ class Tokens(Protocol):
         """A token has been made at some time, whatever became of it: from then on nobody is let in without one."""
 
 
-class Index(Uploads, Files, Answers, Tokens, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the four."""
+class Index(Uploads, Files, Inventory, Answers, Tokens, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the five."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

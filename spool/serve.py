@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from spool.config import Config
     from spool.model import Key
-    from spool.ports import BlobStore, Index
+    from spool.ports import Index, LabelledStore
     from spool.store import LocalStore, SqliteIndex
 
 _log = logging.getLogger(__name__)
@@ -74,22 +74,35 @@ async def open_storage(config: Config) -> AsyncIterator[tuple[LocalStore, Sqlite
         yield blobs, index
 
 
-async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer) -> Site:
-    """Everything the handlers work with."""
-
+def _make_ingest(
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy
+) -> Ingest:
     async def used(owner: str) -> int:
         return (await index.usage(owner)).size
 
     async def free() -> int:
         return await blobs.free() - await index.promised()
 
+    limits = config.limits
+    return Ingest(
+        blobs=blobs,
+        files=index,
+        inventory=index,
+        sniffer=sniffer,
+        policy=policy,
+        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space, limits.quota), free, used),
+        clock=now,
+        dedupe=config.storage.dedupe,
+    )
+
+
+async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer) -> Site:
+    """Everything the handlers work with."""
     limits, server = config.limits, config.server
     policy = Policy(
         limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
     )
-    capacity = Capacity(limits.max_uploads, limits.min_free_space, limits.quota)
-    admission = Admission(capacity, free, used)
-    ingest = Ingest(blobs=blobs, files=index, sniffer=sniffer, policy=policy, admission=admission, clock=now)
+    ingest = _make_ingest(config, blobs, index, sniffer, policy)
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
@@ -235,7 +248,7 @@ async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]
 
 
 async def sweep(
-    blobs: BlobStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
+    blobs: LabelledStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
 ) -> tuple[int, int]:
     """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
     expired = await expiry.run_once(Catalog(blobs, index, now), index, now)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
-    ("ports", "policy", "tokens", "config", "logs", "lifecycle", "staging"),
+    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging"),
     ("admission", "idempotency", "ingest", "catalog", "sniff", "turn"),
     ("resumption",),
     ("web", "work"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spool.catalog import Catalog
-from spool.errors import NotFound, Unavailable
+from spool.errors import Damaged, NotFound, Unavailable
+from spool.labels import parse_label
 from spool.model import FileId, FileQuery
 from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from tests.store.blobstore_suite import keys, put
@@ -69,7 +70,13 @@ async def test_file_is_opened(catalog: Catalog, blobs: LocalStore) -> None:
         assert blob.read() == b"bytes"
 
 
-async def test_file_whose_bytes_are_gone_is_not_found(catalog: Catalog) -> None:
+async def test_file_whose_bytes_are_gone_is_damaged(catalog: Catalog, index: SqliteIndex) -> None:
+    await index.finish([stored("a")])
+    with pytest.raises(Damaged):
+        await catalog.open(stored("a"))
+
+
+async def test_file_that_was_deleted_meanwhile_is_not_found(catalog: Catalog) -> None:
     with pytest.raises(NotFound):
         await catalog.open(stored("a"))
 
@@ -169,3 +176,34 @@ async def test_file_is_gone_though_its_bytes_stay_behind(blobs: LocalStore, inde
     with pytest.raises(Unavailable):
         await catalog.delete(stored("a").id)
     assert await names(catalog) == []
+
+
+async def test_deleting_one_of_two_that_share_a_blob_leaves_the_other(
+    catalog: Catalog, index: SqliteIndex, blobs: LocalStore
+) -> None:
+    one, two = stored("a"), replace(stored("b"), key=stored("a").key)
+    await put(blobs, one.key, b"bytes")
+    await blobs.label(one.key, one.id, b"label")
+    await index.finish([one, two])
+    await catalog.delete(one.id)
+    with await catalog.open(two) as blob:
+        assert blob.read() == b"bytes"
+    assert await blobs.labels(one.key) == []
+    await catalog.delete(two.id)
+    assert await keys(blobs) == {}
+
+
+async def test_damaged_file_is_listed_but_not_readable(catalog: Catalog, index: SqliteIndex) -> None:
+    await index.finish([stored("a")])
+    await index.mark(stored("a").key, "digest")
+    assert (await catalog.file(stored("a").id)).damage == "digest"
+    with pytest.raises(Damaged) as raised:
+        await catalog.readable(stored("a").id)
+    assert raised.value.members == {"damage": "digest"}
+
+
+async def test_changed_record_is_on_its_label(catalog: Catalog, index: SqliteIndex, blobs: LocalStore) -> None:
+    await put(blobs, stored("a").key, b"bytes")
+    await index.finish([stored("a")])
+    changed = await catalog.annotate(stored("a").id, lambda file: replace(file, filename="b.jpg"))
+    assert [parse_label(label, changed.key) for label in await blobs.labels(changed.key)] == [changed]

@@ -199,6 +199,7 @@ def test_ls_json_has_the_whole_record(tmp_path: Path) -> None:
         "sha256": "ab" * 32,
         "owner": "ada",
         "metadata": {"tag": ["x", "y"]},
+        "damage": None,
         "created_at": file.created_at.isoformat(),
         "expires_at": file.expires_at.isoformat(),
     }

@@ -22,16 +22,18 @@ from spool.errors import (
     Unavailable,
 )
 from spool.ingest import Ingest
-from spool.model import Answer, FileQuery, Intent, Key, Principal, Staged
+from spool.labels import parse_label
+from spool.model import Answer, FileId, FileQuery, Intent, Key, Label, Principal, Staged
 from spool.policy import Policy
 from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from spool.work import gc
+from tests.store.blobstore_suite import put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from spool.model import File, Upload
-    from spool.ports import BlobStore, BlobWriter, Files, Sniffer
+    from spool.ports import BlobWriter, Files, LabelledStore, Sniffer
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVER = datetime.max.replace(tzinfo=UTC)
@@ -72,7 +74,12 @@ class Bench:
     quota: int = 0
 
     def ingest(
-        self, *, blobs: BlobStore | None = None, files: Files | None = None, sniffer: Sniffer | None = None
+        self,
+        *,
+        blobs: LabelledStore | None = None,
+        files: Files | None = None,
+        sniffer: Sniffer | None = None,
+        dedupe: bool = True,
     ) -> Ingest:
         async def used(owner: str) -> int:
             return (await self.index.usage(owner)).size
@@ -80,10 +87,12 @@ class Bench:
         return Ingest(
             blobs=blobs or self.blobs,
             files=files or self.index,
+            inventory=self.index,
             sniffer=sniffer or self.sniffer,
             policy=self.policy,
             admission=Admission(Capacity(100, 0, self.quota), self.blobs.free, used),
             clock=self.clock,
+            dedupe=dedupe,
         )
 
     async def keys(self) -> dict[Key, int]:
@@ -149,9 +158,9 @@ class Blobs:
         await self._before("writer", key)
         return Writer(await self._store.writer(key), key, self._before)
 
-    async def commit(self, key: Key, at: Staged) -> None:
+    async def commit(self, key: Key, at: Staged, label: Label | None = None) -> None:
         await self._before("commit", key)
-        await self._store.commit(key, at)
+        await self._store.commit(key, at, label)
 
 
 class Writer:
@@ -179,7 +188,7 @@ class FailingIndex:
     def __getattr__(self, name: str) -> Any:  # whatever the index has
         return getattr(self._index, name)
 
-    async def finish(self, *_: object) -> None:
+    async def finish(self, *_: object, **__: object) -> Sequence[File]:
         raise Unavailable("The index failed.")
 
 
@@ -517,10 +526,10 @@ async def test_sweep_during_the_transaction_takes_nothing_of_it(bench: Bench) ->
     class SweptIndex(FailingIndex):
         """Whose transactions wait for a sweep."""
 
-        async def finish(self, *arguments: Any) -> None:  # handed on
+        async def finish(self, *arguments: Any, **options: Any) -> Sequence[File]:  # handed on
             await asyncio.sleep(0)
             assert await gc.run_once(bench.blobs, bench.index, lambda: ingest.active, EVER) == 0
-            await bench.index.finish(*arguments)
+            return await bench.index.finish(*arguments, **options)
 
     ingest = bench.ingest(files=SweptIndex(bench.index))
     [file] = await ingest.commit([await receive(ingest, b"data")])
@@ -589,3 +598,49 @@ async def test_keys_and_ids_never_repeat(bench: Bench) -> None:
     ingest = bench.ingest()
     uploads = [await receive(ingest, b"") for _ in range(50)]
     assert len({upload.key for upload in uploads}) == len({upload.id for upload in uploads}) == 50
+
+
+async def test_equal_bytes_are_kept_once(bench: Bench) -> None:
+    ingest = bench.ingest()
+    one, two = [(await ingest.commit([await receive(ingest, b"data", Intent(name))]))[0] for name in "ab"]
+    assert one.key == two.key
+    assert one.id != two.id
+    assert await bench.keys() == {one.key: 4}
+    assert {FileId(label.file_id) for label in await bench.blobs.labels(one.key)} == {one.id, two.id}
+    assert ingest.active == frozenset()
+
+
+async def test_equal_bytes_are_kept_twice_without_dedupe(bench: Bench) -> None:
+    ingest = bench.ingest(dedupe=False)
+    files = [(await ingest.commit([await receive(ingest, b"data")]))[0] for _ in range(2)]
+    assert await bench.keys() == {file.key: 4 for file in files}
+    assert len(await bench.keys()) == 2
+
+
+@pytest.mark.parametrize("left", [None, b"dat"])
+async def test_blob_that_is_not_whole_is_shared_with_nobody(bench: Bench, left: bytes | None) -> None:
+    ingest = bench.ingest()
+    [one] = await ingest.commit([await receive(ingest, b"data")])
+    await bench.blobs.delete(one.key)
+    if left is not None:
+        await put(bench.blobs, one.key, left)
+    [two] = await ingest.commit([await receive(ingest, b"data")])
+    assert [await bench.content(file) for file in await bench.files()] == [b"data", b"data"]
+    assert two.id != one.id
+
+
+async def test_upload_makes_a_damaged_file_whole(bench: Bench) -> None:
+    ingest = bench.ingest()
+    [one] = await ingest.commit([await receive(ingest, b"data")])
+    await bench.index.mark(one.key, "digest")
+    [two] = await ingest.commit([await receive(ingest, b"data")])
+    healed = await bench.index.file(one.id)
+    assert (healed.key, healed.damage) == (two.key, None)
+    assert two.key != one.key
+
+
+async def test_blob_tells_of_its_file(bench: Bench) -> None:
+    ingest = bench.ingest()
+    [file] = await ingest.commit([await receive(ingest, b"data", Intent("a.mp3", metadata={"x": ["1", "2"]}))])
+    [label] = await bench.blobs.labels(file.key)
+    assert parse_label(label, file.key) == file

@@ -6,7 +6,7 @@ has a name in `incoming/` instead, and so has every staged blob where the file s
 files; the name is dropped after the link. Links never replace, and keys never repeat.
 Directories are 0700, files 0600; every file is opened relative to its directory and not through a symbolic link.
 
-    blobs/00 .. blobs/ff    live blobs, spread by the first two digits of their key
+    blobs/00 .. blobs/ff    live blobs, spread by the first two digits of their key, with their labels
     incoming/               staged blobs that have a name
     lock                    held by the one server that owns the directory
 """
@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, BinaryIO
 from aiofiles.os import wrap
 
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
-from spool.model import Key, Staged
+from spool.model import FileId, Key, Label, Staged
 from spool.store.batch import Batcher
+from spool.store.local_labels import get_labels, set_label
 from spool.store.local_layout import Entry, Layout, probe_key, scan
 from spool.store.local_staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-    from datetime import datetime
 
-    from spool.ports import BlobStore, BlobWriter
+    from spool.ports import BlobWriter, LabelledStore
 
-_Link = tuple[Key, int]
-"""A blob to make live, and the size that it must have."""
+_Link = tuple[Key, int, Label | None]
+"""A blob to make live, the size that it must have, and what it is to carry."""
 
 
 class LocalStore:
@@ -68,18 +68,18 @@ class LocalStore:
             return LastingBlob(key, self._layout.incoming, at.offset, self._staged.get(key))
         return (NamelessBlob if self._layout.nameless else NamedBlob)(key, self._layout.incoming)
 
-    async def commit(self, key: Key, at: Staged) -> None:
+    async def commit(self, key: Key, at: Staged, label: Label | None = None) -> None:
         if key in self._staged:
-            await self._publisher.submit((key, at.offset))
+            await self._publisher.submit((key, at.offset, label))
             return
         if key not in self._committing:
-            self._committing[key] = asyncio.ensure_future(self._commit_closed(key, at.offset))
+            self._committing[key] = asyncio.ensure_future(self._commit_closed(key, at.offset, label))
             self._committing[key].add_done_callback(lambda _: self._committing.pop(key))
         await asyncio.shield(self._committing[key])
 
-    async def _commit_closed(self, key: Key, size: int) -> None:
-        await _settle(self._layout, key, size, executor=self._writers)
-        await self._publisher.submit((key, size))
+    async def _commit_closed(self, key: Key, size: int, label: Label | None) -> None:
+        await _settle(self._layout, key, size, label, executor=self._writers)
+        await self._publisher.submit((key, size, label))
 
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         blob = self._staged.get(key) if staged else None
@@ -97,14 +97,20 @@ class LocalStore:
         blob = self._staged.pop(key, None)
         await _delete(self._layout, key, blob, executor=self._readers)
 
-    async def keys(self) -> AsyncIterator[tuple[Key, int, datetime]]:
+    async def label(self, key: Key, file_id: FileId, text: bytes | None) -> None:
+        await _label(self._layout, key, file_id, text, executor=self._writers)
+
+    async def labels(self, key: Key) -> Sequence[Label]:
+        return await _labels(self._layout, key, executor=self._readers)
+
+    async def keys(self, prefix: str = "", *, live: bool = False) -> AsyncIterator[Entry]:
         told = set()
-        for blob in list(self._staged.values()):
-            if entry := await _stat(blob, executor=self._readers):
+        for blob in [] if live else list(self._staged.values()):
+            if blob.key.startswith(prefix) and (entry := await _stat(blob, executor=self._readers)):
                 told.add(blob.key)
                 yield entry
-        for directory in (self._layout.incoming, *self._layout.shards.values()):
-            for entry in await _scan(directory, executor=self._readers):
+        for directory in self._layout.directories(prefix, live=live):
+            for entry in await _scan(directory, prefix, executor=self._readers):
                 if entry[0] not in told:
                     yield entry
 
@@ -158,20 +164,20 @@ class LocalStore:
         """Links all of `links`, then fsyncs each of their directories once. Runs in the publisher's thread."""
         new: set[Key] = set()
         outcomes = {link: _attempt(self._link, *link, new) for link in dict.fromkeys(links)}
-        for shard in {key[:2] for (key, _), outcome in outcomes.items() if outcome is None}:
+        for shard in {key[:2] for (key, *_), outcome in outcomes.items() if outcome is None}:
             if error := _attempt(os.fsync, self._layout.shards[shard]):
                 outcomes.update({link: error for link in outcomes if link[0][:2] == shard})
-        for (key, _), outcome in outcomes.items():
+        for (key, *_), outcome in outcomes.items():
             if outcome is None:
                 _attempt(self._layout.unstage, key)  # what stays is one more name of a live blob
             elif key in new:
                 _attempt(self._layout.unlink, key)  # asked again, fsync reports success: only a new link can be trusted
         return [outcomes[link] for link in links]
 
-    def _link(self, key: Key, size: int, new: set[Key]) -> None:
+    def _link(self, key: Key, size: int, label: Label | None, new: set[Key]) -> None:
         blob = self._staged.get(key)
         if blob is not None:
-            blob.link(self._layout.shard(key), size)
+            blob.link(self._layout.shard(key), size, label)
             new.add(key)
             if self._staged.get(key) is blob:
                 del self._staged[key]
@@ -278,9 +284,21 @@ def _close(blob: StagedBlob) -> None:
 
 
 @wrap
-def _settle(layout: Layout, key: Key, size: int) -> None:
+def _settle(layout: Layout, key: Key, size: int, label: Label | None) -> None:
     with _translated():
-        layout.settle(key, size)
+        layout.settle(key, size, label)
+
+
+@wrap
+def _label(layout: Layout, key: Key, file_id: FileId, text: bytes | None) -> None:
+    with _translated():
+        set_label(layout.path(key), file_id, text)
+
+
+@wrap
+def _labels(layout: Layout, key: Key) -> Sequence[Label]:
+    with _translated():
+        return get_labels(layout.path(key))
 
 
 @wrap
@@ -315,9 +333,9 @@ def _stat(blob: StagedBlob) -> Entry | None:
 
 
 @wrap
-def _scan(directory: int) -> list[Entry]:
+def _scan(directory: int, prefix: str) -> list[Entry]:
     with _translated():
-        return scan(directory)
+        return scan(directory, prefix)
 
 
 @wrap
@@ -349,5 +367,5 @@ async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
 
 
 if TYPE_CHECKING:
-    _store: type[BlobStore] = LocalStore
+    _store: type[LabelledStore] = LocalStore
     _writer: type[BlobWriter] = LocalWriter

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound, Unavailable
 from spool.model import Key
+from spool.store.local_labels import set_label
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from spool.model import Label
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -42,6 +45,15 @@ class Layout:
         """The directory of the live blob."""
         return self.shards[key[:2]]
 
+    def directories(self, prefix: str, *, live: bool) -> list[int]:
+        """Those in which keys that begin with `prefix` may lie."""
+        shards = [fd for name, fd in self.shards.items() if name.startswith(prefix[:2])]
+        return shards if live else [self.incoming, *shards]
+
+    def path(self, key: Key) -> str:
+        """A path of the live blob, through its open directory, for the calls that take no descriptor of one."""
+        return f"/proc/self/fd/{self.shard(key)}/{key}"
+
     def read(self, key: Key, *, staged: bool) -> int:
         """The live blob, or first of all the staged one, open for reading. Raises NotFound."""
         # In this order, for a commit gives the second name before it takes the first.
@@ -50,11 +62,13 @@ class Layout:
                 return os.open(key, _READ, dir_fd=directory)
         raise NotFound("the bytes of this file are gone")
 
-    def settle(self, key: Key, size: int) -> None:
-        """The staged file of this name, if there is one, is durable and holds `size` bytes and no more."""
+    def settle(self, key: Key, size: int, label: Label | None) -> None:
+        """The staged file of this name, if there is one, is durable, labelled, and holds `size` bytes and no more."""
         with suppress(FileNotFoundError):
             fd = open_staged(key, self.incoming, size)
             try:
+                if label is not None:
+                    set_label(fd, label.file_id, label.text)
                 os.utime(fd)
                 os.fsync(fd)
             finally:
@@ -140,8 +154,8 @@ def _cut(fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
 
-def scan(directory: int) -> list[Entry]:
-    """What lies in a directory."""
+def scan(directory: int, prefix: str) -> list[Entry]:
+    """What lies in a directory under names that begin with `prefix`."""
     found = []
     # Opened anew: an open directory has one place to read on from, whoever reads, and on btrfs it does not show what
     # came after it was opened.
@@ -149,6 +163,8 @@ def scan(directory: int) -> list[Entry]:
     try:
         with os.scandir(own) as entries:
             for entry in entries:
+                if not entry.name.startswith(prefix):
+                    continue
                 with suppress(FileNotFoundError):
                     found.append(to_entry(Key(entry.name), entry.stat(follow_symlinks=False)))
     finally:

@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import Unavailable
+from spool.store.local_labels import set_label
 from spool.store.local_layout import Entry, open_staged, to_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from spool.model import Key
+    from spool.model import Key, Label
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 COPY_STEP: Final = 16 * 1024 * 1024
@@ -119,7 +120,7 @@ class StagedBlob(ABC):
     def _sync(self) -> None:
         os.fsync(self._fd)
 
-    def link(self, shard: int, size: int) -> None:
+    def link(self, shard: int, size: int, label: Label | None) -> None:
         """Gives the file its key as a name in `shard`, if it is of this size; nobody can write to it any more.
 
         Its times are fresh, so that no sweep takes it for old.
@@ -127,6 +128,8 @@ class StagedBlob(ABC):
         with self._locked():
             if self.size != size:
                 raise Unavailable("the staged bytes are not those that were synced")
+            if label is not None:
+                set_label(self._fd, label.file_id, label.text)
             os.utime(self._fd)
             self._link(shard)
             self._shut()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected, Unavailable
 from spool.model import Key, Usage
-from spool.store import sqlite_uploads
+from spool.store import sqlite_inventory, sqlite_uploads
 from spool.store.batch import Batcher
 from spool.store.sqlite_connection import connect, create, migrate, snapshot, transaction, translated
 from spool.store.sqlite_pages import read_page
@@ -23,7 +23,6 @@ from spool.store.sqlite_rows import (
     TOKEN,
     answer_row,
     edited_row,
-    file_row,
     microseconds,
     to_answer,
     to_file,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from sqlite3 import Connection
 
-    from spool.model import Answer, File, FileId, FileQuery, Page, Resumable, Token, TokenId, UploadId
+    from spool.model import Answer, Damage, File, FileId, FileQuery, Page, Resumable, Token, TokenId, UploadId
     from spool.ports import Index
     from spool.store.sqlite_rows import Row
 
@@ -79,19 +78,23 @@ class SqliteIndex:
             self._readers.put(reader)
 
     async def finish(
-        self, files: Sequence[File], answer: Answer | None = None, upload: Resumable | None = None
-    ) -> None:
-        rows = [file_row(file) for file in files]
-
-        def operation(connection: Connection) -> None:
-            if answer is not None:
-                _record_answer(connection, answer)
+        self,
+        files: Sequence[File],
+        answer: Answer | None = None,
+        upload: Resumable | None = None,
+        *,
+        share: bool = False,
+    ) -> Sequence[File]:
+        def operation(connection: Connection) -> Sequence[File]:
             if upload is not None:
                 [file] = files
                 sqlite_uploads.finish(connection, upload, file.id)
-            connection.executemany(f"INSERT INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            added = sqlite_inventory.add(connection, files, share=share)
+            if answer is not None:
+                _record_answer(connection, replace(answer, files=tuple(added)))
+            return added
 
-        await self._write(operation)
+        return await self._write(operation)
 
     async def file(self, id: FileId) -> File:
         return await self._read(lambda connection: _file(connection, id))
@@ -132,6 +135,18 @@ class SqliteIndex:
     async def usage(self, owner: str) -> Usage:
         rows = await self._rows("SELECT files, size FROM usage WHERE owner = ?", owner)
         return Usage(*rows[0]) if rows else Usage(0, 0)
+
+    async def by_key(self, after: File | None, limit: int) -> Sequence[File]:
+        return await self._read(lambda connection: sqlite_inventory.by_key(connection, after, limit))
+
+    async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
+        return await self._write(lambda connection: sqlite_inventory.mark(connection, key, damage))
+
+    async def heal(self, key: Key, sound: Key) -> None:
+        await self._write(lambda connection: sqlite_inventory.heal(connection, key, sound))
+
+    async def check(self) -> Sequence[str]:
+        return await self._read(sqlite_inventory.check)
 
     async def add_upload(self, upload: Resumable) -> None:
         await self._write(lambda connection: sqlite_uploads.add(connection, upload))

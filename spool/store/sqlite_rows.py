@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """As sqlite3 gives it: the types are the schema's to know."""
 
-FILE = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata"
+FILE = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, damage"
 TOKEN = "id, name, scopes, created_at, expires_at"  # noqa: S105 - columns, not a secret
 ANSWER = "owner, idempotency_key, fingerprint, created_at, files"
 ADVANCED = (
@@ -46,12 +46,14 @@ def file_row(file: File) -> Row:
         microseconds(file.created_at),
         _microseconds_or_none(file.expires_at),
         _text(file.metadata),
+        file.damage,
     )
 
 
 def to_file(row: Sequence[Any]) -> File:
     """The file of a row in the order of FILE."""
-    id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata = row  # noqa: A001 - `id` is the word of the design
+    id, key, owner, filename, size, media_type, declared_type, sha256, *rest = row  # noqa: A001 - `id` is the word of the design
+    created_at, expires_at, metadata, *damage = rest  # answers of an older version have none
     return File(
         id=id,
         key=key,
@@ -64,6 +66,7 @@ def to_file(row: Sequence[Any]) -> File:
         created_at=_moment(created_at),
         expires_at=_moment_or_none(expires_at),
         metadata=json.loads(metadata),
+        damage=damage[0] if damage else None,
     )
 
 

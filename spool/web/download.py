@@ -46,7 +46,7 @@ _SLICE: Final = 8 * 1024 * 1024
 async def media(request: web.Request) -> web.StreamResponse:
     """The file, or the ranges of it that were asked for. The filename in the address is for people: the id decides."""
     site = request.app[SITE]
-    file = await site.catalog.file(FileId(request.match_info["id"]))
+    file = await site.catalog.readable(FileId(request.match_info["id"]))
     headers = _headers(file, site, download="download" in request.query)
     validators = Validators(file.sha256, file.created_at)
     if evaluate(request.method, _joined(request), validators):

@@ -30,6 +30,7 @@ def record(request: web.Request, file: File) -> dict[str, object]:
         "expires_at": None if file.expires_at is None else _time(file.expires_at),
         "owner": file.owner,
         "metadata": file.metadata,
+        "damage": file.damage,
         "url": addresses.record(request, file),
         "content_url": addresses.content(request, file),
     }

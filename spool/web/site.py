@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from spool.ingest import Ingest
     from spool.model import File
     from spool.policy import Policy
-    from spool.ports import BlobStore, Clock, Index
+    from spool.ports import Clock, Index, LabelledStore
     from spool.protocol.resumable import Dialect
     from spool.resumption import Resumption
     from spool.units import Network
@@ -78,7 +78,7 @@ class Site:
     catalog: Catalog
     idempotency: Idempotency
     index: Index
-    blobs: BlobStore
+    blobs: LabelledStore
     policy: Policy
     limits: Limits
     clock: Clock

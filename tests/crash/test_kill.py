@@ -167,7 +167,7 @@ def settle(server: Server, book: Book, uploads: list[Upload]) -> None:
     new = book.enter(uploads, listed)
     book.check(listed)
     check_bytes(server, new, listed)
-    sizes = sorted(record["size"] for record in listed.values())
+    sizes = sorted({record["sha256"]: record["size"] for record in listed.values()}.values())
     eventually(lambda: sorted(server.blobs().values()) == sizes)
 
 
@@ -193,7 +193,7 @@ def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         listed = listing(server)
         check_bytes(server, list(book.kept.values()), listed)
         digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in server.dir.glob("blobs/*/*"))
-        assert digests == sorted(record["sha256"] for record in listed.values())
+        assert digests == sorted({record["sha256"] for record in listed.values()})
     print(  # noqa: T201  # the numbers are worth reading
         f"\n{KILLS} kills, {book.acknowledged} uploads acknowledged, 0 lost, "
         f"{book.unknown} unknown of which {book.unknown_kept} were kept, {len(book.kept)} files"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.errors import NotFound, SpoolError
-from spool.model import Key, Staged
+from spool.model import FileId, Key, Label, Staged
 
 if TYPE_CHECKING:
-    from spool.ports import BlobStore
+    from spool.ports import BlobStore, LabelledStore
 
 KEY, OTHER = Key("00" + "a" * 30), Key("00" + "b" * 30)
 
@@ -148,6 +148,43 @@ class BlobStoreSuite:
         await writer.aclose()
         await store.delete(KEY)
         assert await keys(store) == {}
+
+    async def test_keys_can_be_asked_by_prefix(self, store: BlobStore) -> None:
+        await put(store, KEY)
+        await put(store, OTHER, b"other")
+        await put(store, Key("01" + "a" * 30))
+        found = {prefix: [key async for key, *_ in store.keys(prefix)] for prefix in ("00a", "01", OTHER, "02")}
+        assert found == {"00a": [KEY], "01": ["01" + "a" * 30], OTHER: [OTHER], "02": []}
+
+    async def test_only_live_keys_can_be_asked_for(self, store: BlobStore) -> None:
+        await put(store, KEY)
+        await stage(store, OTHER, [b"staged"])
+        await stage(store, Key("00" + "c" * 30), [b"lasting"], at=Staged(0))
+        assert [key async for key, *_ in store.keys(live=True)] == [KEY]
+
+    @pytest.mark.parametrize("at", [None, Staged(0)])
+    async def test_blob_carries_its_label_from_the_commit_on(self, store: LabelledStore, at: Staged | None) -> None:
+        staged = await stage(store, KEY, [b"data"], at=at)
+        await store.commit(KEY, staged, Label(FileId("1"), b"one"))
+        assert await store.labels(KEY) == [Label(FileId("1"), b"one")]
+
+    async def test_labels_come_and_go(self, store: LabelledStore) -> None:
+        await put(store, KEY)
+        assert await store.labels(KEY) == []
+        await store.label(KEY, FileId("1"), b"one")
+        await store.label(KEY, FileId("2"), b"two")
+        await store.label(KEY, FileId("1"), b"won")
+        assert set(await store.labels(KEY)) == {Label(FileId("1"), b"won"), Label(FileId("2"), b"two")}
+        await store.label(KEY, FileId("1"), None)
+        await store.label(KEY, FileId("3"), None)
+        assert await store.labels(KEY) == [Label(FileId("2"), b"two")]
+
+    async def test_label_without_room_or_blob_is_no_error(self, store: LabelledStore) -> None:
+        await put(store, KEY)
+        await store.label(KEY, FileId("1"), bytes(100_000))
+        await store.label(OTHER, FileId("1"), b"one")
+        assert await content(store, KEY) == b"data"
+        assert await store.labels(OTHER) == []
 
     async def test_free_space_is_some(self, store: BlobStore) -> None:
         assert await store.free() > 0

@@ -164,10 +164,76 @@ class IndexSuite:
         assert await index.usage("ada") == Usage(1, 100)
         assert await index.answer("ada", "key-1", NOON) is None
 
-    async def test_finish_refuses_a_second_file_with_the_same_blob(self, index: Index) -> None:
+    async def test_finish_shares_the_blob_of_a_file_with_the_same_bytes(self, index: Index) -> None:
+        assert await index.finish([a_file("1")], share=True) == [a_file("1")]
+        assert await index.finish([a_file("2")], share=True) == [a_file("2", key="key-1")]
+        assert await index.file(FileId("id-2")) == a_file("2", key="key-1")
+
+    async def test_finish_shares_within_one_call(self, index: Index) -> None:
+        recorded = await index.finish([a_file("1"), a_file("2", sha256="cd" * 32), a_file("3")], share=True)
+        assert [file.key for file in recorded] == ["key-1", "key-2", "key-1"]
+
+    @pytest.mark.parametrize("other", [{"size": 99}, {"sha256": "ab" * 31 + "ac"}, {"sha256": "ac" + "ab" * 31}])
+    async def test_finish_shares_nothing_with_other_bytes(self, index: Index, other: dict[str, object]) -> None:
+        await index.finish([a_file("1", **other)], share=True)
+        assert await index.finish([a_file("2")], share=True) == [a_file("2")]
+
+    async def test_finish_shares_nothing_unless_told_to(self, index: Index) -> None:
         await index.finish([a_file("1")])
-        with pytest.raises(SpoolError):
-            await index.finish([a_file("2", key=Key("key-1"))])
+        assert await index.finish([a_file("2")]) == [a_file("2")]
+
+    async def test_finish_shares_nothing_with_a_file_that_was_removed(self, index: Index) -> None:
+        await index.finish([a_file("1")])
+        await index.remove(FileId("id-1"))
+        assert await index.finish([a_file("2")], share=True) == [a_file("2")]
+
+    async def test_finish_heals_damaged_files_with_the_same_bytes(self, index: Index) -> None:
+        await index.finish([a_file("1"), a_file("2", size=99), a_file("3")])
+        for key in ("key-1", "key-2", "key-3"):
+            await index.mark(Key(key), "digest")
+        assert await index.finish([a_file("4")], share=True) == [a_file("4")]
+        assert await listed(index, FileQuery(descending=False)) == [
+            a_file("1", key="key-4"),
+            a_file("2", size=99, damage="digest"),
+            a_file("3", key="key-4"),
+            a_file("4"),
+        ]
+
+    async def test_an_answer_names_the_files_as_recorded(self, index: Index) -> None:
+        await index.finish([a_file("1")])
+        await index.finish([a_file("2")], an_answer(a_file("2")), share=True)
+        answer = await index.answer("ada", "key-1", NOON)
+        assert answer == an_answer(a_file("2", key="key-1"))
+
+    async def test_by_key_walks_in_the_order_of_keys_and_ids(self, index: Index) -> None:
+        files = [a_file("3", key="b"), a_file("1", key="c"), a_file("2", key="b"), a_file("4", key="a")]
+        await index.finish(files)
+        found: list[File] = []
+        while lot := await index.by_key(found[-1] if found else None, 1):
+            found += lot
+        assert found == sorted(files, key=lambda file: (file.key, file.id))
+        assert await index.by_key(None, 3) == found[:3]
+
+    async def test_mark_tells_the_files_that_are_newly_damaged(self, index: Index) -> None:
+        await index.finish([a_file("1", key="shared"), a_file("2", key="shared"), a_file("3")])
+        marked = await index.mark(Key("shared"), "missing")
+        expected = [a_file(name, key="shared", damage="missing") for name in "12"]
+        assert sorted(marked, key=lambda file: file.id) == expected
+        assert await index.mark(Key("shared"), "missing") == []
+        assert (await index.file(FileId("id-3"))).damage is None
+        assert [file.damage for file in await index.mark(Key("shared"), None)] == [None, None]
+
+    async def test_heal_gives_all_that_share_a_blob_another_one(self, index: Index) -> None:
+        await index.finish([a_file("1", key="shared"), a_file("2", key="shared"), a_file("3")])
+        await index.mark(Key("shared"), "missing")
+        await index.heal(Key("shared"), Key("sound"))
+        assert [(await index.file(FileId(f"id-{name}"))).key for name in "123"] == ["sound", "sound", "key-3"]
+        assert await index.file(FileId("id-1")) == a_file("1", key="sound")
+
+    async def test_check_finds_nothing_wrong_with_a_sound_index(self, index: Index) -> None:
+        await index.finish([a_file("1"), a_file("2", owner="bob")])
+        await index.remove(FileId("id-2"))
+        assert await index.check() == []
 
     async def test_finish_by_two_hundred_at_once_records_all(self, index: Index) -> None:
         files = [a_file(f"{number:03}") for number in range(200)]
@@ -194,11 +260,11 @@ class IndexSuite:
             return_exceptions=True,
         )
         assert [type(outcome) for outcome in outcomes] == [
-            type(None),
+            list,
             NotFound,
             type(outcomes[2]),
             Rejected,
-            type(None),
+            list,
         ]
         assert isinstance(outcomes[2], SpoolError)
         assert {file.id for file in await listed(index)} == {"id-1", "id-2", "id-5"}

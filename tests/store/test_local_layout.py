@@ -20,7 +20,7 @@ def test_scan_tells_all_whoever_else_reads_the_directory(tmp_path: Path) -> None
         (tmp_path / str(number)).touch()
         with os.scandir(folder) as other:
             next(other)
-            assert len(scan(folder)) == number + 1
+            assert len(scan(folder, "")) == number + 1
     os.close(folder)
 
 

@@ -39,12 +39,13 @@ async def index(tmp_path: Path, sight: Sight) -> AsyncIterator[SqliteIndex]:
 def make_first_index(path: Path, files: list[File]) -> None:
     """An index as the first Spool made it."""
     script = resources.files("spool.store").joinpath("sql", "0001_files.sql").read_text(encoding="utf-8")
-    marks = ", ".join("?" * len(FILE.split(", ")))
+    columns = FILE.removesuffix(", damage")
+    marks = ", ".join("?" * len(columns.split(", ")))
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
         connection.execute("PRAGMA user_version = 1")
         connection.execute("INSERT INTO settings VALUES ('secret', ?)", (b"s" * 32,))
-        connection.executemany(f"INSERT INTO files ({FILE}) VALUES ({marks})", map(file_row, files))
+        connection.executemany(f"INSERT INTO files ({columns}) VALUES ({marks})", (file_row(f)[:-1] for f in files))
         connection.commit()
 
 

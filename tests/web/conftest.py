@@ -252,7 +252,13 @@ def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: Clock) 
 
     admission = Admission(Capacity(limits.max_uploads, limits.min_free_space, limits.quota), free, used)
     ingest = Ingest(
-        blobs=site.blobs, files=site.index, sniffer=sniffer, policy=site.policy, admission=admission, clock=clock
+        blobs=site.blobs,
+        files=site.index,
+        inventory=site.index,
+        sniffer=sniffer,
+        policy=site.policy,
+        admission=admission,
+        clock=clock,
     )
     resumption = Resumption(
         ingest=ingest,

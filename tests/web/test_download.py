@@ -363,9 +363,18 @@ class TestGone:
     async def test_unknown_id_is_not_found(self, spool: Spool, path: str) -> None:
         assert (await spool.get(path)).slug == "not-found"
 
-    async def test_file_whose_blob_has_vanished_is_not_found(self, spool: Spool, record: dict[str, Any]) -> None:
+    async def test_file_whose_blob_has_vanished_is_damaged(self, spool: Spool, record: dict[str, Any]) -> None:
         spool.kept()[0].unlink()
-        assert (await spool.media(record)).slug == "not-found"
+        answer = await spool.media(record)
+        assert (answer.status, answer.slug, answer.json["damage"]) == (410, "damaged", "missing")
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    async def test_file_that_is_known_to_be_damaged_is_not_sent(
+        self, spool: Spool, record: dict[str, Any], method: str
+    ) -> None:
+        await spool.site.index.mark((await spool.site.catalog.file(record["id"])).key, "digest")
+        assert (await spool.media(record, method=method)).status == 410
+        assert (await spool.get(f"/files/{record['id']}")).json["damage"] == "digest"
 
     async def test_blob_that_became_too_short_ends_the_connection(self, spool: Spool, record: dict[str, Any]) -> None:
         os.truncate(spool.kept()[0], 100)

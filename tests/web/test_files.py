@@ -248,6 +248,7 @@ class TestRecord:
             "expires_at": None,
             "owner": "local",
             "metadata": {"title": "Demo"},
+            "damage": None,
             "url": base,
             "content_url": f"{base}/content",
         }

@@ -15,7 +15,6 @@ CREATE TABLE files (
     metadata      TEXT NOT NULL  -- JSON
 ) STRICT;
 
--- Unique, because deleting one of two files with one blob would take the other's bytes.
 CREATE UNIQUE INDEX files_by_key ON files (key);
 CREATE INDEX files_by_created_at ON files (created_at, id);
 CREATE INDEX files_by_size ON files (size, id);
