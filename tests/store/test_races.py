@@ -1,0 +1,292 @@
+"""Commits, deletes, expiry and sweeps of files that share blobs, interleaved verb by verb in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from spool.admission import Admission, Capacity
+from spool.catalog import Catalog
+from spool.errors import NotFound
+from spool.ingest import Ingest
+from spool.model import FileId, FileQuery, Grant, Intent, Principal, Resumable, Staged, Upload, UploadId
+from spool.policy import Policy
+from spool.staging import new_key
+from spool.store import open_index
+from spool.store.local import open_local
+from spool.work import expiry, gc
+from tests.process import EFFORT
+
+from .gates import Gated, Gatekeeper
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+
+    from spool.model import File
+    from spool.store import LocalStore, SqliteIndex
+
+RUNS = 100 * EFFORT
+STEPS = 30
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EVER = datetime.max.replace(tzinfo=UTC)
+ADA = Principal("ada", frozenset({"upload"}))
+CONTENTS = (b"", b"one", b"other")
+SHA256 = {hashlib.sha256(content).hexdigest(): content for content in CONTENTS}
+
+
+class Sniffer:
+    async def sniff(self, head: bytes) -> str:
+        return "text/plain" if head else "application/x-empty"
+
+
+class World:
+    """One store and one index, used by all runs, and the loop in which they live."""
+
+    def __init__(self, directory: Path, *, nameless: bool) -> None:
+        self.runner = asyncio.Runner()
+        self.blobs: LocalStore = self.run(open_local(directory, nameless=nameless))
+        self.index: SqliteIndex = self.run(open_index(directory))
+        self.choices = 0
+        """How often one of several calls that waited was let through."""
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(work)
+
+    def close(self) -> None:
+        self.run(self.blobs.aclose())
+        self.run(self.index.aclose())
+        self.runner.close()
+
+
+class Races(RuleBasedStateMachine):
+    """Each rule starts a task, or lets one of the waiting calls through."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.now = NOON
+        self.gates = Gatekeeper()
+        blobs: Any = Gated(world.blobs, self.gates)
+        index: Any = Gated(world.index, self.gates)
+        self.blobs, self.index = blobs, index
+        self.ingest = Ingest(
+            blobs=blobs,
+            files=index,
+            inventory=index,
+            sniffer=Sniffer(),
+            policy=Policy(2**20),
+            admission=Admission(Capacity(1000, 0, 0), world.blobs.free, self._nothing),
+            clock=lambda: self.now,
+        )
+        self.catalog = Catalog(blobs, index, lambda: self.now)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.kept: dict[FileId, File] = {}
+        """Acknowledged, and nobody has asked for it to go."""
+        self.going: set[FileId] = set()
+        self.gone: set[FileId] = set()
+        self.names = count()
+
+    async def _nothing(self, _owner: str) -> int:
+        return 0
+
+    async def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self.gates.open = False
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+        await self.gates.settle()
+        self.gates.open = True
+
+    @rule(contents=st.lists(st.sampled_from(CONTENTS), min_size=1, max_size=2), ttl=st.sampled_from([None, None, 1]))
+    def commit(self, contents: list[bytes], ttl: int | None) -> None:
+        async def run() -> None:
+            expires_at = None if ttl is None else self.now + timedelta(minutes=ttl)
+            uploads = []
+            for content in contents:
+                intent = Intent(f"{next(self.names)}", expires_at=expires_at)
+                with await self.ingest.admit(ADA, None) as reservation:
+                    uploads.append(await self.ingest.receive(intent, ADA, _body(content), reservation))
+            await self._start(self._commit(uploads))
+
+        self.world.run(run())
+
+    async def _commit(self, uploads: list[Upload]) -> None:
+        for file in await self.ingest.commit(uploads):
+            if file.expires_at is None or file.expires_at > self.now:
+                self.kept[file.id] = file
+
+    @rule(content=st.sampled_from(CONTENTS))
+    def finish(self, content: bytes) -> None:
+        async def run() -> None:
+            upload, row = await self._stage(content)
+            await self._start(self._finish(upload, row))
+
+        self.world.run(run())
+
+    async def _stage(self, content: bytes) -> tuple[Upload, Resumable]:
+        id, key = UploadId(f"up-{os.urandom(8).hex()}"), new_key(self.now)  # noqa: A001
+        writer = await self.world.blobs.writer(key, Staged(0))
+        await writer.write([content])
+        staged = await writer.sync()
+        await writer.aclose()
+        intent, digest = Intent("resumed", len(content)), {"sha-256": hashlib.sha256(content).digest()}
+        row = Resumable(
+            id=id,
+            key=key,
+            owner="ada",
+            dialect="tus",
+            intent=intent,
+            notes={},
+            partial=False,
+            created_at=self.now,
+            expires_at=EVER,
+            staged=staged,
+            state="complete",
+            epoch=0,
+            media_type="text/plain",
+            file_id=None,
+        )
+        await self.world.index.add_upload(row)
+        return Upload(id, key, "ada", intent, Grant(2**20, None), staged, "text/plain", digest), row
+
+    async def _finish(self, upload: Upload, row: Resumable) -> None:
+        file = await self.ingest.finish(upload, row)
+        self.kept[file.id] = file
+
+    @rule(number=st.integers(0, 9))
+    def delete(self, number: int) -> None:
+        ids = list(self.kept)
+        if not ids:
+            return
+        id = ids[number % len(ids)]  # noqa: A001
+        self.kept.pop(id)
+        self.going.add(id)
+        self.world.run(self._start(self._delete(id)))
+
+    async def _delete(self, id: FileId) -> None:
+        try:
+            await self.catalog.delete(id)
+        except NotFound:  # it had expired, and the sweep was there first
+            return
+        finally:
+            self.gone.add(id)
+
+    @rule(expiry=st.booleans())
+    def clean(self, expiry: bool) -> None:  # noqa: FBT001
+        if expiry:
+            self._begin_expiry()
+        else:
+            self.world.run(self._start(self._sweep()))
+
+    def _begin_expiry(self) -> None:
+        self.now += timedelta(minutes=1)
+        for id, file in list(self.kept.items()):  # noqa: A001
+            if file.expires_at is not None and file.expires_at <= self.now:
+                self.going.add(self.kept.pop(id).id)
+        self.world.run(self._start(self._expire()))
+
+    async def _expire(self) -> None:
+        await expiry.run_once(self.catalog, self.index, lambda: self.now)
+
+    async def _sweep(self) -> None:
+        await gc.run_once(self.blobs, self.index, lambda: self.ingest.active, EVER)
+
+    # No rule has a precondition, which would make what is drawn depend on how fast threads are.
+    @rule(numbers=st.lists(st.integers(0, 11), min_size=3, max_size=6))
+    def go_on(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._go_on(number)
+
+    @rule(numbers=st.lists(st.integers(0, 11), min_size=1, max_size=3))
+    def go_on_a_little(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._go_on(number)
+
+    def _go_on(self, number: int) -> None:
+        if not self.gates.waiting:
+            return
+        self.world.choices += len(self.gates.waiting) > 1
+        self.world.run(self._let_through(number))
+        self.world.run(self._check())
+
+    async def _let_through(self, number: int) -> None:
+        self.gates.open = False
+        await self.gates.let_through(number)
+        self.gates.open = True
+
+    async def _check(self) -> None:
+        kept, gone = set(self.kept), set(self.gone)  # what is told while we look is not looked for
+        listed = {file.id: file for file in (await self.world.index.files(FileQuery(limit=1000))).items}
+        for file in listed.values():
+            with await self.world.blobs.open(file.key) as blob:
+                assert blob.read() == SHA256[file.sha256], f"{file.filename} has lost its bytes"
+        assert kept <= listed.keys()
+        assert not gone & listed.keys()
+        for task in self.tasks:
+            if task.done():
+                task.result()
+
+    def teardown(self) -> None:
+        try:
+            self.world.run(self._end())
+        finally:
+            self.world.run(self._clear())
+
+    async def _end(self) -> None:
+        while self.gates.waiting:
+            await self._let_through(0)
+        await asyncio.gather(*self.tasks)
+        await self._check()
+        await self._sweep()
+        files = (await self.world.index.files(FileQuery(limit=1000))).items
+        on_disk = Counter([key async for key, *_ in self.world.blobs.keys("")])
+        assert on_disk == Counter({file.key for file in files}), "the sweep left bytes without a record"
+        assert len(on_disk) == len({file.sha256 for file in files}), "equal bytes are kept twice"
+        assert not self.ingest.active
+
+    async def _clear(self) -> None:
+        for file in (await self.world.index.files(FileQuery(limit=1000))).items:
+            await self.world.index.remove(file.id)
+        for upload in await self.world.index.stale(EVER, 1000):
+            await self.world.index.drop(upload.id)
+        await gc.run_once(self.world.blobs, self.world.index, frozenset[Any], EVER)
+
+
+async def _body(content: bytes) -> AsyncIterator[bytes]:
+    if content:
+        yield content
+
+
+@pytest.fixture(params=["nameless", "named"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    memory = Path("/dev/shm")  # where a sync costs nothing
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        world = World(Path(directory), nameless=request.param == "nameless")
+        yield world
+        world.close()
+
+
+def test_files_that_share_a_blob_never_harm_each_other(world: World) -> None:
+    run_state_machine_as_test(
+        lambda: Races(world),
+        settings=settings(
+            max_examples=RUNS,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(f"\n{RUNS} runs, {world.choices} choices among calls that waited")  # noqa: T201  # the number is worth reading
