@@ -222,31 +222,21 @@ async def test_hundred_uploads_at_once_leave_the_free_space(disk: Path, send: Se
     assert watch.least >= keep
 
 
-async def test_uploads_without_end_leave_the_free_space(disk: Path) -> None:
-    async def endless() -> AsyncIterator[bytes]:
-        while True:
-            yield bytes(MIB)
-
-    async def send(session: aiohttp.ClientSession, url: str, number: int) -> tuple[int, str]:
-        try:
-            async with session.put(f"{url}/files/{number}", data=endless()) as answer:
-                return await outcome(answer)
-        except aiohttp.ClientError:  # it was still sending when it was refused
-            return 0, "refused"
-
-    room = 150 * MIB
-    for _ in range(EFFORT):
-        with with_room_for(disk, room) as server:
-            keep = free(disk) - room
-            with Watch(disk) as watch:
-                async with aiohttp.ClientSession() as session, asyncio.timeout(60):
-                    answers = await asyncio.gather(*(send(session, server.url, number) for number in range(6)))
-            eventually(lambda: not server.blobs() and not server.staged())
-        assert set(answers) <= {(507, "storage-full"), (0, "refused")}
-        print(  # noqa: T201  # a figure for whoever runs it with -s
-            f"{(watch.least - keep) / MIB:.1f} MiB more than asked for were free at the least"
-        )
-        assert watch.least >= keep
+def test_bytes_that_the_disk_does_not_show_yet_are_not_given_away(disk: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(bytes(40 * MIB))
+    second.write_bytes(bytes(21 * MIB))
+    with with_room_for(disk, 60 * MIB) as server, slowed(server, "writev", "delay_enter=100000"):
+        with subprocess.Popen(
+            ["curl", "-sS", "-T", str(first), f"{server.url}/files/"], stdout=subprocess.DEVNULL
+        ) as put:
+            eventually(server.staged)
+            statuses = Counter([curl("-T", str(second), f"{server.url}/files/").status])
+            while put.poll() is None:
+                statuses[curl("-T", str(second), f"{server.url}/files/").status] += 1
+                assert statuses.total() < 1000
+        assert set(statuses) == {507}, statuses
+        assert [file["filename"] for file in server.files()] == ["first"]
 
 
 # what crashes and restarts leave
