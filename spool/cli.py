@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 from spool import __version__
 from spool.config import ConfigError, load
 from spool.errors import BadRequest, SpoolError
-from spool.model import FileQuery, TokenId
+from spool.model import FileQuery, Override, TokenId
 from spool.policy import SCOPES
-from spool.units import parse_duration
+from spool.units import LIMIT, SIZE, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +32,7 @@ FAILED: Final = 1
 """The command is right, but could not be carried out."""
 WRONG: Final = 2
 """The command line or the configuration is wrong."""
+_MOST: Final = 2**63 - 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ls(commands.add_parser("ls", help="list files, newest first"))
     _add_gc(commands.add_parser("gc", help="delete expired files and reclaim what crashes left behind"))
     _add_token(commands.add_parser("token", help="create, list and revoke tokens"))
+    _add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
     _add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
     return parser
 
@@ -120,6 +122,21 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("id", type=_parse_text, help="as `spool token ls` shows it")
 
 
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    allow = commands.add_parser("set", help="allow one principal more or less than everyone; 0 is without limit")
+    _add_common(allow, _set_limit)
+    allow.add_argument("name", type=_parse_name, help="the principal, as `spool token ls` shows it")
+    allow.add_argument("--quota", type=_parse_size, metavar="SIZE", help="bytes that it may keep, such as 10GiB")
+    allow.add_argument("--quota-files", type=_parse_number, metavar="N", help="files that it may keep")
+    allow.add_argument("--requests-per-minute", type=_parse_number, metavar="N", help="requests that it may send")
+    allow.add_argument("--uploads", type=_parse_number, metavar="N", help="uploads that it may have at once")
+    _add_common(commands.add_parser("ls", help="list what is set"), _list_limits)
+    clear = commands.add_parser("clear", help="allow a principal what everyone is allowed")
+    _add_common(clear, _clear_limit)
+    clear.add_argument("name", type=_parse_text, help="as `spool limit ls` shows it")
+
+
 def _parse_text(text: str) -> str:
     try:
         return text.encode().decode()
@@ -138,6 +155,24 @@ def _parse_lifetime(text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 12h or 30d") from error
+
+
+def _parse_size(text: str) -> int:
+    try:
+        size: int = SIZE.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {SIZE.description}") from error
+    if size > _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than there is")
+    return size
+
+
+def _parse_number(text: str) -> int:
+    try:
+        number: int = LIMIT.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {LIMIT.description}") from error
+    return number
 
 
 def _parse_limit(text: str) -> int:
@@ -262,5 +297,41 @@ def _list_tokens(arguments: argparse.Namespace) -> int:
 def _revoke_token(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         await index.revoke(TokenId(arguments.id))
+
+    return _with_storage(arguments, work)
+
+
+def _set_limit(arguments: argparse.Namespace) -> int:
+    numbers = arguments.quota, arguments.quota_files, arguments.requests_per_minute, arguments.uploads
+    if all(number is None for number in numbers):
+        return _fail("give at least one of --quota, --quota-files, --requests-per-minute and --uploads", WRONG)
+
+    async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
+        await index.set_override(Override(arguments.name, *numbers))
+
+    return _with_storage(arguments, work)
+
+
+def _list_limits(arguments: argparse.Namespace) -> int:
+    async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
+        for override in await index.overrides():
+            numbers = {
+                "quota": override.quota if override.quota is None else SIZE.show(override.quota).strip('"'),
+                "quota-files": override.quota_files,
+                "requests-per-minute": override.requests_per_minute,
+                "uploads": override.uploads,
+            }
+            print(f"{override.owner:<20}", *(f"{name} {_show_limit(n)}" for name, n in numbers.items()), sep="  ")
+
+    return _with_storage(arguments, work)
+
+
+def _show_limit(number: object) -> str:
+    return "as configured" if number is None else str(number)
+
+
+def _clear_limit(arguments: argparse.Namespace) -> int:
+    async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
+        await index.clear_override(arguments.name)
 
     return _with_storage(arguments, work)

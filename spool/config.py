@@ -13,7 +13,22 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spool.units import COUNT, DURATION, LIFETIME, LIST, NETWORKS, PATH, PORT, SIZE, SWITCH, TEXT, URL, Kind, choice
+from spool.units import (
+    COUNT,
+    DURATION,
+    LIFETIME,
+    LIMIT,
+    LIST,
+    NETWORKS,
+    PATH,
+    PORT,
+    SIZE,
+    SWITCH,
+    TEXT,
+    URL,
+    Kind,
+    choice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,8 +84,11 @@ class Limits:
     max_part_headers_size: int = _key(SIZE, "8 KiB")
     min_free_space: int = _key(SIZE, "256 MiB")
     quota: int = _key(SIZE, 0)
+    quota_files: int = _key(LIMIT, 0)
+    requests_per_minute: int = _key(LIMIT, 0)
     upload_ttl: timedelta = _key(DURATION, "24h")
     max_uploads: int = _key(COUNT, 256)
+    uploads_per_principal: int = _key(LIMIT, 0)
     idle_timeout: timedelta = _key(DURATION, "30s")
     min_rate: int = _key(SIZE, "1 KiB")
     min_rate_window: timedelta = _key(DURATION, "60s")

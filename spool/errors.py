@@ -17,7 +17,7 @@ class SpoolError(Exception):
     slug: ClassVar[str]
     title: ClassVar[str]
     status: ClassVar[int]
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
     """Seconds until another try may succeed; None where the same request will fail again."""
 
     def __init__(self, detail: str, **members: Member) -> None:
@@ -148,7 +148,10 @@ class TooLarge(SpoolError):
 
 
 class QuotaExceeded(TooLarge):
-    """The principal's files and running uploads would together exceed `limits.quota`. Nothing was stored."""
+    """The principal's files and uploads would together exceed `limits.quota`, or be more than `limits.quota_files`.
+
+    `unit` says which: "bytes" or "files". Nothing was stored.
+    """
 
     slug, title = "quota-exceeded", "Quota exceeded"
 
@@ -181,9 +184,26 @@ class Rejected(SpoolError):
 
 
 class TooMany(SpoolError):
-    """As many uploads as `limits.max_uploads` allows are running already."""
+    """As many uploads as `limits.max_uploads` allows are running already.
+
+    Or as many of this principal as `limits.uploads_per_principal` allows.
+    """
 
     slug, title, status, retry_after = "too-many", "Too many uploads", 429, 5
+
+
+class RateLimited(SpoolError):
+    """The principal has sent as many requests in one minute as `limits.requests_per_minute` allows.
+
+    `Retry-After` says when the next minute begins. Nothing was done.
+    """
+
+    slug, title, status = "rate-limited", "Too many requests", 429
+
+    def __init__(self, detail: str, retry_after: int, **members: Member) -> None:
+        """`retry_after` is in seconds."""
+        super().__init__(detail, **members)
+        self.retry_after = retry_after
 
 
 class Internal(SpoolError):

@@ -91,9 +91,9 @@ class Ingest:
             raise
         return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
 
-    async def admit(self, who: Principal, size: int | None) -> Reservation:
+    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Reservation:
         """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
-        return await self._admission.admit(who.name, size)
+        return await self._admission.admit(who, size, files)
 
     def describe(self, upload: Upload, intent: Intent) -> Upload:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Generic, Literal, NewType, TypeVar
 
 if TYPE_CHECKING:
@@ -177,14 +177,57 @@ class Usage:
 
     files: int
     size: int
+    uploads: int = 0
+    """Resumable uploads that are not finished: files that are to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an operator has set for one principal; None where it is as for everyone, 0 where there is no limit."""
+
+    owner: str
+    quota: int | None = None
+    quota_files: int | None = None
+    requests_per_minute: int | None = None
+    uploads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much one principal may keep and do. 0 is without limit."""
+
+    quota: int = 0
+    """Bytes, of its files and of its uploads together."""
+    quota_files: int = 0
+    """Files, and uploads that may become some."""
+    requests_per_minute: int = 0
+    uploads: int = 0
+    """Uploads at once."""
+
+    def under(self, override: Override | None) -> Allowance:
+        """What it is where the override says nothing else."""
+        if override is None:
+            return self
+        members = [f.name for f in fields(self)]
+        return replace(self, **{n: value for n in members if (value := getattr(override, n)) is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How many requests a principal has sent in the minute that began at `since`."""
+
+    owner: str
+    since: datetime
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking, and what they may do."""
+    """Who is asking, what they may do, and how much of it."""
 
     name: str
     scopes: frozenset[str]
+    allowance: Allowance = Allowance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +239,5 @@ class Token:
     scopes: frozenset[str]
     created_at: datetime
     expires_at: datetime | None
+    override: Override | None = None
+    """What is set for its principal."""

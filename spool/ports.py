@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         FileQuery,
         Key,
         Label,
+        Override,
         Page,
         Resumable,
         Staged,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         TokenId,
         UploadId,
         Usage,
+        Window,
     )
 
 
@@ -58,7 +60,8 @@ class BlobWriter(Protocol):
     async def write(self, batch: Sequence[bytes]) -> None:
         """Appends the buffers of `batch`, in order.
 
-        May return before they are written: an error then surfaces in a later verb, and the buffers must not change.
+        May return before they are written, but not before the batch before them is: an error then surfaces in a later
+        verb, and the buffers must not change.
         Few large batches are cheaper than many small ones.
         """
 
@@ -179,7 +182,7 @@ class Files(Protocol):
     async def usage(self, owner: str) -> Usage:
         """What `owner` keeps, at the same cost however much that is.
 
-        An upload that is not finished counts with its length or, while that is unknown, with its offset.
+        The size counts an upload that is not finished with its length or, while that is unknown, with its offset.
         """
 
 
@@ -248,10 +251,10 @@ class Tokens(Protocol):
         """The token is known, under the hex SHA-256 of its secret."""
 
     async def token(self, secret_hash: str) -> Token | None:
-        """The token with this secret, expired or not; None if there is none, or it was revoked."""
+        """The token with this secret, expired or not, with its override; None if there is none, or it was revoked."""
 
     async def tokens(self) -> Sequence[Token]:
-        """All tokens, oldest first."""
+        """All tokens, oldest first, without overrides."""
 
     async def revoke(self, id: TokenId) -> None:
         """The token is no longer known. Raises NotFound."""
@@ -260,8 +263,30 @@ class Tokens(Protocol):
         """A token has been made at some time, whatever became of it: from then on nobody is let in without one."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the five."""
+class Allowances(Protocol):
+    """What operators allow single principals, and how often those have asked."""
+
+    async def override(self, owner: str) -> Override | None:
+        """What is set for `owner`; None if nothing is."""
+
+    async def overrides(self) -> Sequence[Override]:
+        """All that is set, by owner."""
+
+    async def set_override(self, override: Override) -> None:
+        """This is set for its owner. Where it says None, what was set stays."""
+
+    async def clear_override(self, owner: str) -> None:
+        """Nothing is set for `owner`. Raises NotFound if nothing was."""
+
+    async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
+        """These are recorded in the place of their owners' last ones; those that began by `over` are gone."""
+
+    async def windows(self) -> Sequence[Window]:
+        """All that are recorded, one for each owner at most, in no order."""
+
+
+class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the six."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

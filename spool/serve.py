@@ -22,7 +22,9 @@ from spool.catalog import Catalog
 from spool.errors import SpoolError
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
+from spool.model import Allowance
 from spool.policy import Policy
+from spool.rates import Rates
 from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
@@ -77,11 +79,10 @@ async def open_storage(config: Config) -> AsyncIterator[tuple[LocalStore, Sqlite
 def _make_ingest(
     config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy
 ) -> Ingest:
-    async def used(owner: str) -> int:
-        return (await index.usage(owner)).size
 
     async def free() -> int:
-        return await blobs.free() - await index.promised()
+        promised = await index.promised()  # first, or bytes that arrive in between would count nowhere
+        return await blobs.free() - promised
 
     limits = config.limits
     return Ingest(
@@ -90,7 +91,7 @@ def _make_ingest(
         inventory=index,
         sniffer=sniffer,
         policy=policy,
-        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space, limits.quota), free, used),
+        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage),
         clock=now,
         dedupe=config.storage.dedupe,
     )
@@ -103,6 +104,9 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
     )
     ingest = _make_ingest(config, blobs, index, sniffer, policy)
+    allowance = Allowance(limits.quota, limits.quota_files, limits.requests_per_minute, limits.uploads_per_principal)
+    rates = Rates(index, now)
+    await rates.restore()
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
@@ -119,6 +123,8 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         policy=policy,
         limits=limits,
         clock=now,
+        allowance=allowance,
+        rates=rates,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config),
@@ -168,6 +174,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
     try:
         await _listen(config, runner)
         await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
+        await sweeper.spawn(_keep_rates(site.rates))
         await stop.wait()
         _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
         # first of all drain: aiohttp's own clean-up would throw away what clients still send
@@ -178,6 +185,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
     finally:
         await sweeper.close()
         await runner.cleanup()
+        await _save_rates(site.rates)
 
 
 async def _listen(config: Config, runner: Runner) -> None:
@@ -240,6 +248,20 @@ async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
         except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
             _log.exception("sweep.failed")
         await asyncio.sleep(interval.total_seconds())
+
+
+async def _keep_rates(rates: Rates) -> None:
+    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
+    while True:
+        await asyncio.sleep(1)
+        await _save_rates(rates)
+
+
+async def _save_rates(rates: Rates) -> None:
+    try:
+        await rates.save()
+    except SpoolError as error:
+        _log.warning("rates.unsaved", {"reason": str(error)})
 
 
 async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:

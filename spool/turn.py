@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -66,6 +67,8 @@ class Turn:
     def __init__(self, keeper: Keeper, id: UploadId) -> None:
         self.id = id
         self.ended = asyncio.Event()
+        self.held = ExitStack()
+        """What the turn holds until its row counts what arrived: it is let go of when the turn has been saved."""
         self.upload: Resumable
         """As its row is, or as it will be once this turn is saved."""
         self._keeper = keeper
@@ -156,6 +159,8 @@ class Turn:
             due = since_checkpoint >= _CHECKPOINT or clock() - checked_at >= _CHECKPOINT_SECONDS
             if due and verification is None:
                 await self._advance()
+                if reservation is not None:
+                    reservation.recorded()
                 since_checkpoint, checked_at = 0, clock()
                 if progress is not None:
                     await progress(self.upload.staged.offset)
@@ -220,6 +225,7 @@ class Turn:
                 if self._writer is not None:
                     await self._writer.aclose()
             finally:
+                self.held.close()
                 self._keeper.end(self)
 
     async def _advance(self) -> None:

@@ -145,6 +145,7 @@ URL: Final = Kind('an address such as "https://media.example.org"', _parse_url, 
 SWITCH: Final = Kind("true or false", _parse_switch, lambda on: "true" if on else "false")
 PORT: Final = Kind("a port from 0 to 65535", _parse_port, str)
 COUNT: Final = Kind("a number from 1 up", _parse_count, str)
+LIMIT: Final = Kind("a number, or 0 for no limit", _parse_number, str)
 SIZE: Final = Kind('a size such as "64 KiB" or "10 GB"', _parse_size, lambda size: _show_text(_show_size(size)))
 DURATION: Final = Kind(
     'a duration such as "30s", "15m" or "7d"', _parse_positive_duration, lambda d: _show_text(_show_duration(d))

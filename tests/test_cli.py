@@ -133,11 +133,15 @@ def test_version_is_told() -> None:
 def test_help_names_every_command() -> None:
     text = spool("--help").stdout
     assert [
-        name for name in ("serve", "ls", "gc", "token", "config") if not re.search(rf"^ +{name} ", text, re.MULTILINE)
+        name
+        for name in ("serve", "ls", "gc", "token", "limit", "config")
+        if not re.search(rf"^ +{name} ", text, re.MULTILINE)
     ] == []
 
 
-@pytest.mark.parametrize("command", [["serve"], ["ls"], ["gc"], ["token"], ["token", "create"], ["config"]])
+@pytest.mark.parametrize(
+    "command", [["serve"], ["ls"], ["gc"], ["token"], ["token", "create"], ["limit", "set"], ["config"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     assert spool(*command, "--help").stdout.startswith("usage: spool " + " ".join(command))
 
@@ -233,7 +237,7 @@ def test_ls_works_beside_a_server(server: Server, tmp_path: Path) -> None:
     assert [line.split()[-1] for line in spool("ls", "--dir", server.dir).stdout.splitlines()] == ["song.txt"]
 
 
-@pytest.mark.parametrize("command", [["ls"], ["gc"], ["token", "ls"], ["token", "revoke", "x"]])
+@pytest.mark.parametrize("command", [["ls"], ["gc"], ["token", "ls"], ["token", "revoke", "x"], ["limit", "ls"]])
 def test_command_on_a_directory_without_a_spool_makes_none(tmp_path: Path, command: list[str]) -> None:
     line = complaint(*command, "--dir", tmp_path / "nowhere", code=2)
     assert str(tmp_path / "nowhere") in line
@@ -373,6 +377,63 @@ def test_token_counts_at_once_for_a_server_that_runs(server: Server) -> None:
 def test_token_that_is_not_described_is_a_misuse(tmp_path: Path, arguments: list[str], names: str) -> None:
     assert names in misuse("token", "create", "--dir", tmp_path / "spool", *arguments)
     assert not (tmp_path / "spool").exists()
+
+
+LIMITS = ("--quota", "10 GiB", "--quota-files", "0", "--requests-per-minute", "600", "--uploads", "4")
+
+
+def test_limit_ls_shows_what_is_set(tmp_path: Path) -> None:
+    spool("token", "create", "--dir", tmp_path, "--name", "cam1", "--scope", "upload")
+    assert spool("limit", "ls", "--dir", tmp_path).stdout == ""
+    assert spool("limit", "set", "cam1", *LIMITS, "--dir", tmp_path).stdout == ""
+    spool("limit", "set", "ada", "--quota", "1500000000", "--dir", tmp_path)
+    lines = [re.split(r"\s{2,}", line) for line in spool("limit", "ls", "--dir", tmp_path).stdout.splitlines()]
+    usual = ["quota-files as configured", "requests-per-minute as configured", "uploads as configured"]
+    assert lines == [
+        ["ada", "quota 1500000000", *usual],
+        ["cam1", "quota 10 GiB", "quota-files 0", "requests-per-minute 600", "uploads 4"],
+    ]
+
+
+def test_limit_set_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    fill(tmp_path)
+    spool("limit", "set", "cam1", *LIMITS, "--dir", tmp_path)
+    spool("limit", "set", "cam1", "--uploads", "5", "--dir", tmp_path)
+    shown = spool("limit", "ls", "--dir", tmp_path).stdout
+    assert "quota 10 GiB" in shown
+    assert "uploads 5" in shown
+
+
+def test_cleared_limit_is_gone(tmp_path: Path) -> None:
+    fill(tmp_path)
+    spool("limit", "set", "cam1", "--uploads", "1", "--dir", tmp_path)
+    spool("limit", "clear", "cam1", "--dir", tmp_path)
+    assert spool("limit", "ls", "--dir", tmp_path).stdout == ""
+    complaint("limit", "clear", "cam1", "--dir", tmp_path, code=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--quota", "much"],
+        ["--quota", "-1"],
+        ["--quota", "9999999999TiB"],
+        ["--quota-files", "1.5"],
+        ["--requests-per-minute", "ten"],
+        ["--uploads", "1k"],
+    ],
+)
+def test_limit_that_cannot_be_read_is_a_misuse(tmp_path: Path, arguments: list[str]) -> None:
+    assert arguments[0] in misuse("limit", "set", "cam1", *arguments, "--dir", tmp_path)
+
+
+def test_limit_set_without_a_limit_is_a_misuse(tmp_path: Path) -> None:
+    fill(tmp_path)
+    assert "--quota-files" in complaint("limit", "set", "cam1", "--dir", tmp_path, code=2)
+
+
+def test_limit_of_nobody_is_a_misuse(tmp_path: Path) -> None:
+    misuse("limit", "set", " ", "--uploads", "1", "--dir", tmp_path)
 
 
 @pytest.mark.parametrize("lifetime", ["9999999d", "999999999w"])

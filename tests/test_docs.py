@@ -213,8 +213,10 @@ def test_document_has_no_problem_that_does_not_exist() -> None:
 
 
 def test_every_command_has_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = {name for name in helped(capsys) if name != "token"} | {f"token {n}" for n in helped(capsys, "token")}
-    assert commands >= {"serve", "ls", "token create"}
+    groups = {"token", "limit"}
+    commands = {name for name in helped(capsys) if name not in groups}
+    commands |= {f"{group} {name}" for group in groups for name in helped(capsys, group)}
+    assert commands >= {"serve", "ls", "token create", "limit set"}
     assert set(table(OPERATE, "## Commands")) == {f"spool {command}" for command in commands}
 
 

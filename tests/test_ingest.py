@@ -23,7 +23,7 @@ from spool.errors import (
 )
 from spool.ingest import Ingest
 from spool.labels import parse_label
-from spool.model import Answer, FileId, FileQuery, Intent, Key, Label, Principal, Staged
+from spool.model import Allowance, Answer, FileId, FileQuery, Intent, Key, Label, Principal, Staged
 from spool.policy import Policy
 from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from spool.work import gc
@@ -39,6 +39,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVER = datetime.max.replace(tzinfo=UTC)
 DAY = timedelta(days=1)
 KIB, MIB = 2**10, 2**20
+NO_LIMIT = Allowance()
 ADA = Principal("ada", frozenset({"upload"}))
 
 
@@ -71,7 +72,6 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
     sniffer: FakeSniffer = field(default_factory=FakeSniffer)
     policy: Policy = field(default_factory=lambda: Policy(64 * MIB))
-    quota: int = 0
 
     def ingest(
         self,
@@ -81,16 +81,13 @@ class Bench:
         sniffer: Sniffer | None = None,
         dedupe: bool = True,
     ) -> Ingest:
-        async def used(owner: str) -> int:
-            return (await self.index.usage(owner)).size
-
         return Ingest(
             blobs=blobs or self.blobs,
             files=files or self.index,
             inventory=self.index,
             sniffer=sniffer or self.sniffer,
             policy=self.policy,
-            admission=Admission(Capacity(100, 0, self.quota), self.blobs.free, used),
+            admission=Admission(Capacity(100, 0), self.blobs.free, self.index.usage),
             clock=self.clock,
             dedupe=dedupe,
         )
@@ -138,9 +135,11 @@ class Source:
             raise self.end
 
 
-async def receive(ingest: Ingest, body: Source | bytes, intent: Intent | None = None) -> Upload:
+async def receive(
+    ingest: Ingest, body: Source | bytes, intent: Intent | None = None, allowance: Allowance = NO_LIMIT
+) -> Upload:
     source = Source(body) if isinstance(body, bytes) else body
-    with await ingest.admit(ADA, None) as reservation:
+    with await ingest.admit(replace(ADA, allowance=allowance), None) as reservation:
         return await ingest.receive(intent or Intent("song.mp3"), ADA, source, reservation)
 
 
@@ -385,10 +384,9 @@ async def test_file_as_large_as_the_limit_is_taken(bench: Bench) -> None:
 
 
 async def test_quota_that_ends_in_mid_body_leaves_nothing(bench: Bench) -> None:
-    bench.quota = 20 * MIB
     ingest = bench.ingest()
     with pytest.raises(QuotaExceeded):
-        await receive(ingest, Source(*[bytes(MIB)] * 40))
+        await receive(ingest, Source(*[bytes(MIB)] * 40), allowance=Allowance(quota=20 * MIB))
     assert await bench.holds_nothing(ingest)
 
 

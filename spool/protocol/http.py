@@ -27,6 +27,8 @@ _MOST_RANGES: Final = 10
 _RANGE: Final = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
 _MOST_DIGITS: Final = 18
 _ETAG: Final = re.compile(r'[ \t,]*+(W/)?"([^\x00-\x20"\x7f]*)"[ \t]*+(?:,|$)')
+_REQUESTS: Final = "requests"
+"""The name of the one policy."""
 _DIGESTS: Final = {"sha-256": 32, "sha-512": 64}
 _WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _MEDIA_TYPE: Final = re.compile(rf"\s*+({_WORD}/{_WORD})\s*+(?=;|$)")
@@ -315,3 +317,9 @@ def problem_document(error: SpoolError, request_id: str | None = None) -> dict[s
         **error.members,
     }
     return document if request_id is None else {**document, "request_id": request_id}
+
+
+def rate_limit_fields(limit: int, remaining: int, reset: int, window: int) -> dict[str, str]:
+    """How often a client may ask (draft-ietf-httpapi-ratelimit-headers-11); `reset` and `window` are in seconds."""
+    fields = {"RateLimit-Policy": {"q": limit, "w": window}, "RateLimit": {"r": remaining, "t": reset}}
+    return {name: http_sf.ser([(_REQUESTS, parameters)]) for name, parameters in fields.items()}  # type: ignore[list-item]  # a pair is an item with parameters

@@ -12,14 +12,15 @@ from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected, Unavailable
-from spool.model import Key, Usage
-from spool.store import sqlite_inventory, sqlite_uploads
+from spool.model import Key
+from spool.store import sqlite_inventory, sqlite_limits, sqlite_uploads
 from spool.store.batch import Batcher
 from spool.store.sqlite_connection import connect, create, migrate, snapshot, transaction, translated
 from spool.store.sqlite_pages import read_page
 from spool.store.sqlite_rows import (
     ANSWER,
     FILE,
+    OVERRIDE,
     TOKEN,
     answer_row,
     edited_row,
@@ -36,7 +37,21 @@ if TYPE_CHECKING:
     from pathlib import Path
     from sqlite3 import Connection
 
-    from spool.model import Answer, Damage, File, FileId, FileQuery, Page, Resumable, Token, TokenId, UploadId
+    from spool.model import (
+        Answer,
+        Damage,
+        File,
+        FileId,
+        FileQuery,
+        Override,
+        Page,
+        Resumable,
+        Token,
+        TokenId,
+        UploadId,
+        Usage,
+        Window,
+    )
     from spool.ports import Index
     from spool.store.sqlite_rows import Row
 
@@ -133,8 +148,7 @@ class SqliteIndex:
         return {Key(key) for [key] in await self._rows(sql, text, text)}
 
     async def usage(self, owner: str) -> Usage:
-        rows = await self._rows("SELECT files, size FROM usage WHERE owner = ?", owner)
-        return Usage(*rows[0]) if rows else Usage(0, 0)
+        return await self._read(lambda connection: sqlite_limits.usage(connection, owner))
 
     async def by_key(self, after: File | None, limit: int) -> Sequence[File]:
         return await self._read(lambda connection: sqlite_inventory.by_key(connection, after, limit))
@@ -189,7 +203,8 @@ class SqliteIndex:
         await self._write(operation)
 
     async def token(self, secret_hash: str) -> Token | None:
-        rows = await self._rows(f"SELECT {TOKEN} FROM tokens WHERE secret_hash = ?", secret_hash)
+        sql = f"SELECT {TOKEN}, {OVERRIDE} FROM tokens LEFT JOIN overrides ON owner = name WHERE secret_hash = ?"
+        rows = await self._rows(sql, secret_hash)
         return to_token(rows[0]) if rows else None
 
     async def tokens(self) -> Sequence[Token]:
@@ -202,6 +217,24 @@ class SqliteIndex:
 
     async def has_tokens(self) -> bool:
         return bool(await self._rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
+
+    async def override(self, owner: str) -> Override | None:
+        return await self._read(lambda connection: sqlite_limits.override(connection, owner))
+
+    async def overrides(self) -> Sequence[Override]:
+        return await self._read(sqlite_limits.overrides)
+
+    async def set_override(self, override: Override) -> None:
+        await self._write(lambda connection: sqlite_limits.set_override(connection, override))
+
+    async def clear_override(self, owner: str) -> None:
+        await self._write(lambda connection: sqlite_limits.clear_override(connection, owner))
+
+    async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
+        await self._write(lambda connection: sqlite_limits.keep_windows(connection, windows, over))
+
+    async def windows(self) -> Sequence[Window]:
+        return await self._read(sqlite_limits.windows)
 
     async def secret(self) -> bytes:
         [[secret]] = await self._rows("SELECT value FROM settings WHERE name = 'secret'")

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from spool.model import Answer, File, Intent, Resumable, Staged, Token
+from spool.model import Answer, File, Intent, Override, Resumable, Staged, Token, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,7 @@ Row = tuple[Any, ...]
 
 FILE = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, damage"
 TOKEN = "id, name, scopes, created_at, expires_at"  # noqa: S105 - columns, not a secret
+OVERRIDE = "owner, quota, quota_files, requests_per_minute, uploads"
 ANSWER = "owner, idempotency_key, fingerprint, created_at, files"
 ADVANCED = (
     "filename, length, declared_type, digests, metadata, file_expires_at, "
@@ -94,9 +95,31 @@ def token_row(token: Token) -> Row:
 
 
 def to_token(row: Row) -> Token:
-    """The token of a row in the order of TOKEN."""
-    id, name, scopes, created_at, expires_at = row  # noqa: A001 - `id` is the word of the design
-    return Token(id, name, frozenset(json.loads(scopes)), _moment(created_at), _moment_or_none(expires_at))
+    """The token of a row in the order of TOKEN, after which OVERRIDE may follow."""
+    id, name, scopes, created_at, expires_at = row[:5]  # noqa: A001 - `id` is the word of the design
+    override = to_override(row[5:])
+    return Token(id, name, frozenset(json.loads(scopes)), _moment(created_at), _moment_or_none(expires_at), override)
+
+
+def override_row(override: Override) -> Row:
+    """The row of `override`, in the order of OVERRIDE."""
+    return override.owner, override.quota, override.quota_files, override.requests_per_minute, override.uploads
+
+
+def to_override(row: Row | None) -> Override | None:
+    """The override of a row in the order of OVERRIDE; None where there is none, as a join says it."""
+    return Override(*row) if row and row[0] is not None else None
+
+
+def window_row(window: Window) -> Row:
+    """The row of `window`: owner, since, requests."""
+    return window.owner, microseconds(window.since), window.requests
+
+
+def to_window(row: Row) -> Window:
+    """The window of a row: owner, since, requests."""
+    owner, since, requests = row
+    return Window(owner, _moment(since), requests)
 
 
 def upload_row(upload: Resumable) -> Row:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from spool.protocol.http import rate_limit_fields
+from spool.rates import SECONDS
+from spool.web.auth import RATE
 from spool.web.cors import allow_origins
 from spool.web.problems import REQUEST_ID, answer_problems
 from spool.web.routes import add_routes
@@ -26,6 +29,7 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     app[SITE] = site
     add_routes(app)
     app.on_response_prepare.append(_name_request)
+    app.on_response_prepare.append(_tell_rate)
     app.on_response_prepare.append(mark_origin)
     return app
 
@@ -38,6 +42,12 @@ async def _count_traffic(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     with traffic.request():
         return await handler(request)
+
+
+async def _tell_rate(request: web.Request, response: web.StreamResponse) -> None:
+    rate = request.get(RATE)
+    if rate is not None:
+        response.headers.update(rate_limit_fields(rate.limit, rate.remaining, rate.reset, SECONDS))
 
 
 async def _name_request(request: web.Request, response: web.StreamResponse) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from spool.errors import Forbidden, Unauthenticated
 from spool.model import Principal
 from spool.policy import require
+from spool.rates import Rate
 from spool.tokens import hash_secret
 from spool.web.site import SITE
 
@@ -22,18 +23,26 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
+RATE: Final = web.RequestKey("rate", Rate)
 
 _FROM_A_PROXY: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
-_EVERYBODY_HERE: Final = Principal("local", frozenset({"admin"}))
+_EVERYBODY_HERE: Final = "local"
 
 
 def needs(scope: str, handler: Handler) -> Handler:
-    """The handler, for principals that have `scope`; it finds who is asking under PRINCIPAL."""
+    """The handler, for principals that have `scope`; it finds who is asking under PRINCIPAL.
+
+    Every request counts, and one that is refused for its scope does too.
+    """
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await _authenticate(request)
-        require(who, scope)
         request[PRINCIPAL] = who
+        rate = request.app[SITE].rates.count(who)
+        if rate is not None:
+            request[RATE] = rate
+            rate.require()
+        require(who, scope)
         return await handler(request)
 
     return guarded
@@ -67,7 +76,7 @@ async def _authenticate(request: web.Request) -> Principal:
     token = await site.index.token(hash_secret(secret.strip()))
     if token is None or (token.expires_at is not None and token.expires_at <= site.clock()):
         raise Unauthenticated("this token is unknown, expired or revoked")
-    return Principal(token.name, token.scopes)
+    return Principal(token.name, token.scopes, site.allowance.under(token.override))
 
 
 async def _without_token(request: web.Request, site: Site) -> Principal:
@@ -81,7 +90,8 @@ async def _without_token(request: web.Request, site: Site) -> Principal:
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.host:
         raise Forbidden("without tokens this server takes nothing that a page from elsewhere sends")
-    return _EVERYBODY_HERE
+    allowance = site.allowance.under(await site.index.override(_EVERYBODY_HERE))
+    return Principal(_EVERYBODY_HERE, frozenset({"admin"}), allowance)
 
 
 def _is_loopback(host: str) -> bool:

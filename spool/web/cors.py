@@ -19,9 +19,9 @@ _ALLOWED: Final = (
     "X-Request-ID, X-Requested-With"
 )
 _EXPOSED: Final = (
-    "Content-Location, ETag, Link, Location, Repr-Digest, Retry-After, Tus-Checksum-Algorithm, Tus-Extension, "
-    "Tus-Max-Size, Tus-Resumable, Tus-Version, Upload-Complete, Upload-Concat, Upload-Defer-Length, Upload-Expires, "
-    "Upload-Length, Upload-Limit, Upload-Metadata, Upload-Offset, X-Request-ID"
+    "Content-Location, ETag, Link, Location, RateLimit, RateLimit-Policy, Repr-Digest, Retry-After, "
+    "Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size, Tus-Resumable, Tus-Version, Upload-Complete, Upload-Concat, "
+    "Upload-Defer-Length, Upload-Expires, Upload-Length, Upload-Limit, Upload-Metadata, Upload-Offset, X-Request-ID"
 )
 _MAX_AGE: Final = "86400"
 

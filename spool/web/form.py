@@ -55,6 +55,8 @@ async def _receive_parts(request: web.Request, body: Body, reservation: Reservat
         elif (data := await _chosen(event, events)) is not None:
             if len(uploads) >= site.limits.max_files:
                 raise TooLarge("the form holds too many files", limit=site.limits.max_files)
+            if uploads:  # the first one was reserved with the request
+                await reservation.add_file()
             intent = Intent(clean_filename(event.filename), media_type=event.media_type)
             uploads.append(await site.ingest.receive(intent, request[PRINCIPAL], data, reservation))
     return fields

@@ -203,15 +203,16 @@ class _Driver:
         length, who = turn.upload.intent.size, self._request[PRINCIPAL]
         ahead = declared if length is None else length - command.offset
         body = Body(self._request, self._site.limits, self._site.limits.max_file_size)
-        with await self._site.ingest.admit(who, 0 if promised else ahead) as reservation:
-            await turn.receive(
-                body.chunks(),
-                body.interrupt,
-                completes=command.completes,
-                verification=self._verification(command),
-                reservation=reservation if length is None else None,
-                progress=self._tell_offset,
-            )
+        reservation = await self._site.ingest.admit(who, 0 if promised else ahead, files=0)  # its row counts as one
+        turn.held.enter_context(reservation)
+        await turn.receive(
+            body.chunks(),
+            body.interrupt,
+            completes=command.completes,
+            verification=self._verification(command),
+            reservation=reservation if length is None else None,
+            progress=self._tell_offset,
+        )
 
     def _verification(self, command: Append) -> Verification | None:
         checksum = command.checksum

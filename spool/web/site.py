@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from spool.config import Limits
     from spool.idempotency import Idempotency
     from spool.ingest import Ingest
-    from spool.model import File
+    from spool.model import Allowance, File
     from spool.policy import Policy
     from spool.ports import Clock, Index, LabelledStore
     from spool.protocol.resumable import Dialect
+    from spool.rates import Rates
     from spool.resumption import Resumption
     from spool.units import Network
 
@@ -82,6 +83,9 @@ class Site:
     policy: Policy
     limits: Limits
     clock: Clock
+    allowance: Allowance
+    """What a principal is allowed for whom nothing else is set."""
+    rates: Rates
     addresses: Addresses
     accel_location: str | None
     """Where nginx keeps the blobs for X-Accel-Redirect; None to send the bytes ourselves."""

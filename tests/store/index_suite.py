@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spool.errors import BadRequest, NotFound, Rejected, SpoolError, Unavailable
-from spool.model import Answer, File, FileId, FileQuery, Key, Token, TokenId, Usage
+from spool.model import Answer, File, FileId, FileQuery, Key, Override, Token, TokenId, Usage, Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -432,6 +432,51 @@ class IndexSuite:
         before = await index.has_tokens()
         await index.add_token(a_token("1"), "hash-1")
         assert [before, await index.has_tokens()] == [False, True]
+
+    # allowances
+
+    async def test_override_is_what_was_set(self, index: Index) -> None:
+        override = Override("ada", 2**62, 0, 3, 4)
+        await index.set_override(override)
+        assert await index.override("ada") == override
+        assert await index.override("bob") is None
+
+    async def test_override_keeps_what_the_next_one_leaves_open(self, index: Index) -> None:
+        await index.set_override(Override("ada", quota=1, uploads=4))
+        await index.set_override(Override("ada", quota=2, quota_files=0))
+        assert await index.override("ada") == Override("ada", quota=2, quota_files=0, uploads=4)
+
+    async def test_override_that_is_cleared_is_gone(self, index: Index) -> None:
+        await index.set_override(Override("ada", quota=1))
+        await index.set_override(Override("bob", quota=1))
+        await index.clear_override("ada")
+        assert list(await index.overrides()) == [Override("bob", quota=1)]
+        with pytest.raises(NotFound):
+            await index.clear_override("ada")
+
+    async def test_overrides_come_by_owner(self, index: Index) -> None:
+        overrides = [Override(owner, quota=1) for owner in ("bob", "ada", "éva")]
+        for override in overrides:
+            await index.set_override(override)
+        assert list(await index.overrides()) == sorted(overrides, key=lambda override: override.owner)
+
+    async def test_token_comes_with_the_override_of_its_principal(self, index: Index) -> None:
+        await index.add_token(a_token("ada"), "hash-1")
+        await index.add_token(a_token("bob"), "hash-2")
+        await index.set_override(Override("ada", uploads=4))
+        assert await index.token("hash-1") == replace(a_token("ada"), override=Override("ada", uploads=4))
+        assert await index.token("hash-2") == a_token("bob")
+
+    async def test_window_is_the_last_that_was_kept(self, index: Index) -> None:
+        windows = [Window("ada", NOON, 1), Window("bob", NOON + TICK, 2)]
+        await index.keep_windows(windows, NOON - DAY)
+        await index.keep_windows([Window("ada", NOON + TICK, 3)], NOON - DAY)
+        kept = sorted(await index.windows(), key=lambda window: window.owner)
+        assert kept == [Window("ada", NOON + TICK, 3), windows[1]]
+
+    async def test_windows_that_are_over_are_gone(self, index: Index) -> None:
+        await index.keep_windows([Window("ada", NOON, 1), Window("bob", NOON + TICK, 2)], NOON)
+        assert list(await index.windows()) == [Window("bob", NOON + TICK, 2)]
 
     # the whole
 

@@ -10,6 +10,7 @@ import pytest
 
 from spool.errors import SpoolError
 from spool.model import FileId, Key, Staged, UploadId, Usage
+from spool.store import sqlite_uploads
 from spool.store.sqlite import SqliteIndex, open_sqlite
 from spool.store.sqlite_rows import FILE, file_row
 
@@ -68,10 +69,25 @@ async def test_an_index_of_the_first_spool_counts_files_and_uploads_from_then_on
     index = await open_sqlite(tmp_path / "index.db")
     await index.add_upload(an_upload("2", size=1_000))
     await index.remove(FileId("id-1"))
-    assert await index.usage("ada") == Usage(0, 1_000)
+    assert await index.usage("ada") == Usage(0, 1_000, 1)
     await index.finish([a_file("3")])
     await index.drop(UploadId("up-2"))
     assert await index.usage("ada") == Usage(1, 100)
+    await index.aclose()
+
+
+async def test_uploads_of_an_index_that_did_not_count_them_are_counted(tmp_path: Path) -> None:
+    folder = resources.files("spool.store").joinpath("sql")
+    uploads = (an_upload("1"), complete("2"), an_upload("3", owner="bob"), finished(complete("4")))
+    with closing(sqlite3.connect(tmp_path / "index.db")) as connection:
+        for script in ("0001_files.sql", "0002_uploads.sql"):
+            connection.executescript(folder.joinpath(script).read_text(encoding="utf-8"))
+        connection.execute("PRAGMA user_version = 2")
+        for upload in uploads:
+            sqlite_uploads.add(connection, upload)
+        connection.commit()
+    index = await open_sqlite(tmp_path / "index.db")
+    assert [(await index.usage(owner)).uploads for owner in ("ada", "bob", "eve")] == [2, 1, 0]
     await index.aclose()
 
 
@@ -82,7 +98,7 @@ async def test_uploads_survive_reopening(tmp_path: Path) -> None:
     await index.aclose()
     index = await open_sqlite(tmp_path / "index.db")
     assert await index.upload(UploadId("up-1")) == an_upload("1", offset=30, epoch=1)
-    assert [await index.usage("ada"), await index.promised()] == [Usage(0, 100), 70]
+    assert [await index.usage("ada"), await index.promised()] == [Usage(0, 100, 1), 70]
     await index.aclose()
 
 
@@ -115,7 +131,8 @@ async def test_usage_of_one_who_keeps_nothing_leaves_no_row(index: SqliteIndex, 
     await index.finish([file_of(complete("bob", owner="bob"))], None, complete("bob", owner="bob"))
     await index.remove(FileId("id-bob"))
     await index.drop(UploadId("up-eve"))
-    assert sight.connections[0].execute("SELECT * FROM usage").fetchall() == []
+    for table in ("usage", "unfinished"):
+        assert sight.connections[0].execute(f"SELECT * FROM {table}").fetchall() == []
 
 
 # query plans

@@ -75,7 +75,7 @@ class Model:
         files = [file.size for file in self._files if file.owner == owner]
         kept = [upload for upload in self._uploads.values() if upload.owner == owner and upload.state != "finished"]
         sizes = [upload.staged.offset if upload.intent.size is None else upload.intent.size for upload in kept]
-        return Usage(len(files), sum(files) + sum(sizes))
+        return Usage(len(files), sum(files) + sum(sizes), len(kept))
 
     def promised(self) -> int:
         uploads = [upload for upload in self._uploads.values() if upload.state == "open"]

@@ -64,7 +64,7 @@ class UploadsSuite:
         await index.add_upload(an_upload("1"))
         with pytest.raises(SpoolError):
             await index.add_upload(replace(an_upload("1"), **changes))
-        assert await index.usage("ada") == Usage(0, 100)
+        assert await index.usage("ada") == Usage(0, 100, 1)
         assert await index.promised() == 100
 
     async def test_upload_that_is_not_there_is_not_found(self, index: Index) -> None:
@@ -119,7 +119,7 @@ class UploadsSuite:
         with pytest.raises(Superseded):
             await index.advance(replace(older, staged=Staged(50), state="complete", expires_at=EVER))
         assert await index.upload(UploadId("up-1")) == newer
-        assert [await index.usage("ada"), await index.promised()] == [Usage(0, 100), 100]
+        assert [await index.usage("ada"), await index.promised()] == [Usage(0, 100, 1), 100]
         await index.advance(replace(newer, staged=Staged(10)))
         assert await index.promised() == 90
 
@@ -187,7 +187,7 @@ class UploadsSuite:
         assert await index.upload(row.id) == row
         assert await listed(index) == []
         assert await index.answer("ada", "key-1", NOON) is None
-        assert await index.usage("ada") == Usage(0, 100)
+        assert await index.usage("ada") == Usage(0, 100, 1)
 
     async def test_finish_that_is_refused_leaves_the_upload_as_it_was(self, index: Index) -> None:
         await index.finish([], an_answer())
@@ -199,7 +199,7 @@ class UploadsSuite:
         with pytest.raises(Rejected):
             await index.finish([file_of(complete("2"))], an_answer(), complete("2"))
         assert [await index.upload(UploadId(f"up-{name}")) for name in "12"] == [complete("1"), complete("2")]
-        assert await index.usage("ada") == Usage(1, 300)
+        assert await index.usage("ada") == Usage(1, 300, 2)
 
     async def test_of_many_that_finish_an_upload_one_does(self, index: Index) -> None:
         await index.add_upload(complete("1"))
@@ -305,7 +305,7 @@ class UploadsSuite:
         await index.add_upload(an_upload("2", size=None, offset=7))
         await index.add_upload(complete("3", size=50, partial=True))
         await index.add_upload(an_upload("4", size=1_000, owner="bob"))
-        assert [await index.usage("ada"), await index.usage("bob")] == [Usage(0, 157), Usage(0, 1_000)]
+        assert [await index.usage("ada"), await index.usage("bob")] == [Usage(0, 157, 3), Usage(0, 1_000, 1)]
         assert await index.promised() == 70 + 1_000
 
     async def test_promised_is_nothing_at_first(self, index: Index) -> None:

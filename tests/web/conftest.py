@@ -18,6 +18,7 @@ from spool.catalog import Catalog
 from spool.config import load
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
+from spool.rates import Rates
 from spool.resumption import Resumption
 from spool.serve import make_application, make_site
 from spool.sniff import MagicSniffer
@@ -229,7 +230,8 @@ async def serve(tmp_path: Path, aiohttp_client: AiohttpClient) -> AsyncIterator[
             blobs = await stack.enter_async_context(aclosing(await open_blobs(config.storage.dir)))
             index = await stack.enter_async_context(aclosing(await open_index(config.storage.dir)))
             clock = Clock()
-            site = _set_clock(await make_site(config, blobs, index, sniffer), config, sniffer, clock)
+            site = await make_site(config, blobs, index, sniffer)
+            site = await _set_clock(site, config, sniffer, clock)
             app = make_application(site, config.server.cors_origins)
             prepare(app)
             client = await aiohttp_client(_Server(app))
@@ -239,18 +241,17 @@ async def serve(tmp_path: Path, aiohttp_client: AiohttpClient) -> AsyncIterator[
         yield start
 
 
-def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: Clock) -> Site:
+async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: Clock) -> Site:
     """The site, with whatever tells the time made anew; admission is as `make_site` makes it."""
-
-    async def used(owner: str) -> int:
-        return (await site.index.usage(owner)).size
-
     limits = config.limits
 
     async def free() -> int:
-        return await site.blobs.free() - await site.index.promised()
+        promised = await site.index.promised()
+        return await site.blobs.free() - promised
 
-    admission = Admission(Capacity(limits.max_uploads, limits.min_free_space, limits.quota), free, used)
+    admission = Admission(Capacity(limits.max_uploads, limits.min_free_space), free, site.index.usage)
+    rates = Rates(site.index, clock)
+    await rates.restore()
     ingest = Ingest(
         blobs=site.blobs,
         files=site.index,
@@ -270,7 +271,15 @@ def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: Clock) 
         ttl=limits.upload_ttl,
     )
     catalog, idempotency = Catalog(site.blobs, site.index, clock), Idempotency(site.index, clock)
-    return replace(site, ingest=ingest, resumption=resumption, catalog=catalog, idempotency=idempotency, clock=clock)
+    return replace(
+        site,
+        ingest=ingest,
+        resumption=resumption,
+        catalog=catalog,
+        idempotency=idempotency,
+        rates=rates,
+        clock=clock,
+    )
 
 
 @pytest.fixture

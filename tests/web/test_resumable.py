@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from spool.model import Principal
 from spool.work import resumables
 from tests.web.conftest import PNG, TEXT
 
@@ -664,7 +665,7 @@ async def test_checksummed_forbidden_type_is_gone_too(serve: Serve) -> None:
 async def test_head_answers_when_no_upload_may_start(serve: Serve, dialect: str) -> None:
     spool = await serve({"limits.max_uploads": "1"})
     upload = await created(spool, dialect, 100)
-    reservation = await spool.site.ingest.admit(type("Who", (), {"name": "other"})(), 1)
+    reservation = await spool.site.ingest.admit(Principal("other", frozenset()), 1)
     with reservation:
         assert (await inspect(spool, upload)).status == statuses(dialect, 200, 204)
         answer = await append(spool, upload, 0, b"x" * 10)
