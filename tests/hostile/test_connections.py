@@ -142,7 +142,7 @@ class TestFlood:
         def wave() -> None:
             for turn in range(2000 * EFFORT):
                 client = connected(server, get("/files") if turn % 2 else b"GET /fi")
-                if turn % 3:
+                if turn % 10:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closes by a reset
                 client.close()
 
@@ -209,6 +209,13 @@ class TestAnswer:
             eventually(lambda: connections(server) == 20)
             assert at_rest(server) == rest
         assert "Traceback" not in server.log()
+
+    def test_that_is_not_taken_is_given_up_where_there_is_no_least_rate(self, tmp_path: Path) -> None:
+        with Server(tmp_path / "free", env={**QUICK, "SPOOL_LIMITS_MIN_RATE": "0"}) as server:
+            path = f"/media/{server.put('large', LARGE)['id']}/x"
+            with closing(stuck_reader(server, get(path))):
+                eventually(lambda: connections(server) == 1)
+                at_rest(server)
 
     def test_that_is_taken_too_slowly_is_given_up(self, server: Server, request_for_much: bytes) -> None:
         with closing(stuck_reader(server, request_for_much)) as client:

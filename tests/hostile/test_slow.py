@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.hostile.dribblers import WAYS
-from tests.hostile.sockets import at_rest, get, stuck_reader
+from tests.hostile.sockets import at_rest, connections, get, stuck_reader
 from tests.process import EFFORT, Server, eventually
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Client:
 @contextmanager
 def dribbling(server: Server, file: str) -> Iterator[subprocess.Popen[str]]:
     """The process of the clients that dribble, once all of them do."""
-    command = [sys.executable, "-m", "tests.hostile.dribblers", str(server.port), str(EACH * EFFORT), file]
+    command = [sys.executable, "-m", "tests.hostile.dribblers", str(server.port), str(EACH), file]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -84,30 +84,53 @@ def unexpected(ended: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     return {name: statuses for name, statuses in rest.items() if statuses or name not in ended}
 
 
+@dataclass(frozen=True)
+class Wave:
+    """One crowd, from when it came until it was gone."""
+
+    beside: Client
+    """Who was served while it was there."""
+    held: int
+    """The server's descriptors at that time."""
+    resident: int
+    """Its memory, in bytes."""
+    ended: dict[str, dict[str, int]]
+    """How the dribbling connections ended: for each way, how many with which status."""
+
+
+def wave(server: Server, file: str) -> Wave:
+    with ExitStack() as stack:
+        for _ in range(READERS):
+            stack.enter_context(closing(stuck_reader(server, get(f"/media/{file}/x"))))
+        process = stack.enter_context(dribbling(server, file))
+        held, resident = len(server.descriptors()), server.resident()
+        beside = Client(server.port)
+        beside.run(ROUNDS)
+        ended = json.loads(process.communicate(timeout=120)[0])
+        eventually(lambda: connections(server) == 0, 3 * SECONDS)
+    return Wave(beside, held, resident, ended)
+
+
 def test_crowd_of_slow_clients_is_ended_and_neither_slows_others_nor_leaves_anything(tmp_path: Path) -> None:
     timeouts = ("HEAD_TIMEOUT", "IDLE_TIMEOUT", "MIN_RATE_WINDOW")
     settings = {f"SPOOL_LIMITS_{name}": f"{SECONDS}s" for name in timeouts}
-    settings["SPOOL_LIMITS_MAX_UPLOADS"] = "100000"
-    with Server(tmp_path / "spool", env=settings) as server, ExitStack() as stack:
-        undisturbed, disturbed, afterwards = Client(server.port), Client(server.port), Client(server.port)
+    with Server(tmp_path / "spool", env={**settings, "SPOOL_LIMITS_MAX_UPLOADS": "10000"}) as server:
+        alone = Client(server.port)
         file = server.put("large", LARGE)["id"]
-        undisturbed.run(ROUNDS)
+        alone.run(ROUNDS)
         rest, memory = at_rest(server), server.resident()
-        for _ in range(READERS * EFFORT):
-            stack.enter_context(closing(stuck_reader(server, get(f"/media/{file}/x"))))
-        with dribbling(server, file) as process:
-            disturbed.run(ROUNDS)
-            held, height = len(server.descriptors()) - len(rest), server.resident()
-            ended = json.loads(process.communicate(timeout=120)[0])
-        assert unexpected(ended) == {}
-        assert sum(sum(statuses.values()) for statuses in ended.values()) == EACH * EFFORT * len(WAYS)
-        eventually(lambda: at_rest(server) == rest, 3 * SECONDS)
-        afterwards.run(ROUNDS // 10)
-        left = server.resident()
-        print(f"\ndescriptors of the crowd: {held}; resident MiB: {memory >> 20}, {height >> 20}, {left >> 20}")  # noqa: T201
-        for what in undisturbed.seconds:
-            for name, share in (("median", 0.5), ("p99", 0.99)):
-                alone, beside = undisturbed.quantile(what, share), disturbed.quantile(what, share)
-                print(f"{name} of small {what}s: alone {alone:.1f} ms, beside the crowd {beside:.1f} ms")  # noqa: T201
-        assert left < memory + MEMORY * EFFORT
-        assert [line for line in server.log().splitlines() if "Traceback" in line] == []
+        for _ in range(EFFORT):
+            crowd = wave(server, file)
+            assert unexpected(crowd.ended) == {}
+            assert sum(sum(statuses.values()) for statuses in crowd.ended.values()) == EACH * len(WAYS)
+            assert at_rest(server) == rest
+            Client(server.port).run(ROUNDS // 10)
+            left = server.resident()
+            print(f"\ndescriptors: {len(rest)}, beside the crowd {crowd.held}")  # noqa: T201  # worth reading
+            print(f"resident MiB: {memory >> 20}, beside it {crowd.resident >> 20}, after it {left >> 20}")  # noqa: T201
+            for what in alone.seconds:
+                for name, share in (("median", 0.5), ("p99", 0.99)):
+                    quantiles = [client.quantile(what, share) for client in (alone, crowd.beside)]
+                    print(f"{name} of small {what}s, ms: {quantiles[0]:.1f}, beside it {quantiles[1]:.1f}")  # noqa: T201
+            assert left < memory + MEMORY
+        assert "Traceback" not in server.log()
