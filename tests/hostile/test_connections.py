@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import time
 from contextlib import ExitStack, closing, suppress
@@ -104,7 +105,9 @@ class TestDescriptors:
             assert most == (480 - len(at_rest(server)) - 128) // 2
             clients = [stack.enter_context(closing(connected(server))) for _ in range(most)]
             assert all(works(client) for client in clients)
+            server.signal(signal.SIGSTOP)  # so that all of the crowd comes at once
             crowd = [stack.enter_context(closing(connected(server))) for _ in range(300)]
+            server.signal(signal.SIGCONT)
             eventually(lambda: one_more(server) == 503)
             assert connections(server) < most + 64
             assert all(works(client) for client in clients)

@@ -3,13 +3,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.web.conftest import TEXT
+from tests.web.conftest import PATIENCE, TEXT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.web.conftest import Ear, Serve, Spool
 
 GET = b"GET /files HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -30,6 +33,12 @@ UNREADABLE = [
     b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551617\r\n\r\na",
 ]
 """Heads that are refused before there is a request."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # what aiohttp does inside has no event
+            await asyncio.sleep(0.001)
 
 
 class TestUnreadableHead:
@@ -150,6 +159,28 @@ class TestHead:
         answer = await spool.raw(GET[:-2] + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 8000) for n in range(20)))
         assert answer.split()[1] == b"400"
         assert b"larger than 131072 bytes" in answer
+
+
+class TestAnswer:
+    async def test_of_which_little_is_left_to_take_is_given_up_too(self, serve: Serve) -> None:
+        """aiohttp is done with such an answer, and asyncio by itself waits for ever until it can close."""
+        spool = await serve({"limits.idle_timeout": "1s"})
+        for turn in range(4):
+            await spool.stored(f"{turn}?m={'x' * 4000}")
+        server: Any = spool.client.server.runner.server
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((spool.client.host, spool.client.port))
+        await until(lambda: len(server.connections) == 2)
+        connection = server.connections[-1]
+        for served in range(server.requests_count, 1000):
+            client.send(GET)
+            await until(lambda served=served: server.requests_count > served and not connection._current_request)
+            if connection.transport.get_write_buffer_size():
+                break
+        assert 0 < connection.transport.get_write_buffer_size() < 64 * 1024
+        await until(lambda: connection not in server.connections)
+        client.close()
 
 
 class TestCrowd:
