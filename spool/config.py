@@ -89,6 +89,8 @@ class Limits:
     upload_ttl: timedelta = _key(DURATION, "24h")
     max_uploads: int = _key(COUNT, 256)
     uploads_per_principal: int = _key(LIMIT, 0)
+    max_connections: int = _key(COUNT, 4096)
+    head_timeout: timedelta = _key(DURATION, "15s")
     idle_timeout: timedelta = _key(DURATION, "30s")
     min_rate: int = _key(SIZE, "1 KiB")
     min_rate_window: timedelta = _key(DURATION, "60s")

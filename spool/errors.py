@@ -94,9 +94,12 @@ class MethodNotAllowed(SpoolError):
 
 
 class RequestTimeout(SpoolError):
-    """Nothing came for `limits.idle_timeout`, or less than `limits.min_rate` over a window. Nothing was stored."""
+    """The head took longer than `limits.head_timeout`, or the body stalled: nothing was stored.
 
-    slug, title, status = "request-timeout", "Upload stalled", 408
+    A body stalls when nothing comes for `limits.idle_timeout`, or less than `limits.min_rate` over a window.
+    """
+
+    slug, title, status = "request-timeout", "Request stalled", 408
 
 
 class KeyInUse(SpoolError):
@@ -213,7 +216,7 @@ class Internal(SpoolError):
 
 
 class Unavailable(SpoolError):
-    """The storage fails or the server is shutting down.
+    """The storage fails, the server is shutting down, or it has as many connections as it takes.
 
     Whether the request took effect is unknown: ask again with the same Idempotency-Key.
     """

@@ -19,7 +19,7 @@ from aiohttp import web
 from spool import __version__
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
-from spool.errors import SpoolError
+from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.model import Allowance
@@ -31,8 +31,9 @@ from spool.store import open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
+from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
-from spool.web.site import Addresses, Site, Traffic
+from spool.web.site import Addresses, Readiness, Site, Traffic
 from spool.work import expiry, gc, resumables
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
+_BACKLOG: Final = 1024
+"""Connections that the kernel keeps until they are accepted."""
+_ACCEPTS: Final = 16
+"""Connections that are accepted in one go, before any of them is counted."""
+_RESERVE: Final = 128
+"""Descriptors that no connection may take: half of them for connections that come at once or are being refused."""
 _MAX_FIELD: Final = 64 * 1024
 """Bytes of one header field: Upload-Metadata and Upload-Concat can be long."""
 
@@ -129,7 +136,15 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config),
         traffic=Traffic(),
+        readiness=Readiness(lambda: _probe(blobs, index, limits.min_free_space)),
     )
+
+
+async def _probe(blobs: BlobStore, index: Index, min_free_space: int) -> None:
+    await blobs.probe()
+    await index.probe()
+    if await blobs.free() < min_free_space:
+        raise StorageFull("less than limits.min_free_space is left on the disk")
 
 
 def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Application:
@@ -158,8 +173,11 @@ async def run(config: Config) -> None:
 
 
 async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
+    crowd, most = _make_crowd(config.limits.max_connections)
     runner = Runner(
         make_application(site, config.server.cors_origins),
+        config.limits,
+        crowd,
         handler_cancellation=True,
         auto_decompress=False,
         keepalive_timeout=_KEEPALIVE,
@@ -173,6 +191,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
     sweeper = aiojobs.Scheduler()
     try:
         await _listen(config, runner)
+        _log_start(config, runner, most)
         await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
         await sweeper.spawn(_keep_rates(site.rates))
         await stop.wait()
@@ -192,16 +211,27 @@ async def _listen(config: Config, runner: Runner) -> None:
     server = config.server
     try:
         if server.unix:
-            await web.UnixSite(runner, server.unix, backlog=1024).start()
+            site: web.BaseSite = web.UnixSite(runner, server.unix, backlog=_ACCEPTS)
+            await site.start()
             os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
         else:
-            await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
+            site = web.TCPSite(runner, server.host, server.port, backlog=_ACCEPTS)
+            await site.start()
     except OSError as error:
         where = server.unix or f"{server.host}:{server.port}"
         reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
         raise Busy(f"cannot listen on {where}: {reason}") from error
-    addresses = ",".join(_show_address(address) for address in runner.addresses)
-    _log.info("server.started", {"address": addresses, "dir": config.storage.dir, "version": __version__})
+    for listener in site._server.sockets:  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
+        with listener.dup() as kernels:
+            kernels.listen(_BACKLOG)  # asyncio takes one number for both
+
+
+def _log_start(config: Config, runner: Runner, most: int) -> None:
+    address = ",".join(_show_address(address) for address in runner.addresses)
+    _log.info(
+        "server.started",
+        {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
+    )
 
 
 def _show_address(address: tuple[str, int] | str) -> str:
@@ -231,6 +261,19 @@ async def _make_first_token(index: SqliteIndex) -> None:
     token, secret = new_token("admin", ["admin"], now(), None)
     await index.add_token(token, hash_secret(secret))
     print(f"admin token, shown only now: {secret}", flush=True)  # noqa: T201  # not a log: logs are kept
+
+
+def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
+    """Who tells when there are too many connections, and how many that are; to be called when all else is open.
+
+    A connection may need a second descriptor, for the blob that it writes or reads. Raises Unavailable.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    at_rest = len(os.listdir("/dev/fd"))  # noqa: PTH208  # before anything is served
+    most = min(max_connections, (limit - at_rest - _RESERVE) // 2)
+    if most < 1:
+        raise Unavailable(f"the hard limit of {limit} open files leaves none for connections: raise it (ulimit -Hn)")
+    return Crowd(most, limit - _RESERVE), most
 
 
 def _raise_descriptor_limit() -> None:

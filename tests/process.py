@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -122,8 +123,14 @@ class Server:
 
     def rss(self) -> int:
         """The most memory the process has had resident, in bytes."""
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:  # noqa: PTH123
-            match = re.search(r"VmHWM:\s+(\d+) kB", status.read())
+        return self._memory("VmHWM")
+
+    def resident(self) -> int:
+        """The memory that the process has resident now, in bytes."""
+        return self._memory("VmRSS")
+
+    def _memory(self, name: str) -> int:
+        match = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text("ascii"))
         assert match
         return int(match[1]) * 1024
 
@@ -150,6 +157,18 @@ class Server:
         request = urllib.request.Request(self.url + path, headers=headers)
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
+
+    def put(self, name: str, data: bytes, over: socket.socket | None = None) -> dict[str, Any]:
+        """The record of a file that was stored, over this connection or one of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.sock = over
+        connection.request("PUT", f"/files/{name}", data)
+        answer = connection.getresponse()
+        record: dict[str, Any] = json.load(answer)
+        assert answer.status == 201, record
+        if over is None:
+            connection.close()
+        return record
 
     def files(self) -> list[dict[str, Any]]:
         """Every file that is listed."""

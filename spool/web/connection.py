@@ -1,31 +1,40 @@
-"""What aiohttp's connection does not do by itself: problem documents for unreadable heads, and half-closing clients.
+"""What aiohttp's connection does not do by itself.
 
-`Connection` changes two methods of aiohttp's RequestHandler; the dependency is pinned to the minor version it follows.
+Problem documents for unreadable heads, a time and a size for a head, a time for what is sent to be taken, a limit on
+connections, and half-closing clients. `Connection` follows aiohttp's RequestHandler in its unwritten ways; the
+dependency is pinned to the minor version.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from spool.errors import BadRequest, Internal
+from spool.errors import BadRequest, Internal, RequestTimeout
 from spool.web.auth import PRINCIPAL
+from spool.web.outflow import Outflow
 from spool.web.problems import REQUEST_ID, problem_response
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from aiohttp import StreamReader
 
+    from spool.config import Limits
+    from spool.errors import SpoolError
+    from spool.web.crowd import Crowd
     from spool.web.site import Addresses
 
 _log = logging.getLogger(__name__)
-_BAD_REQUEST = 400
+_MAX_HEAD: Final = 128 * 1024
+"""Bytes of a request's head. aiohttp limits each line and their number, which together would allow for megabytes."""
 _TAIL = 16 * 1024
 _TRAILERS = re.compile(rb"(?:\A|\r\n)0+[^\r\n]*\r\n((?:[^\r\n]+\r\n)+)\r\n\Z")
 
@@ -33,31 +42,111 @@ _TRAILERS = re.compile(rb"(?:\A|\r\n)0+[^\r\n]*\r\n((?:[^\r\n]+\r\n)+)\r\n\Z")
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("body", "tail")
+    __slots__ = ("body", "crowd", "ended", "head", "head_timer", "limits", "outflow", "tail")
 
+    limits: Limits
+    crowd: Crowd
     body: StreamReader | None
     """That of the latest request which was taken up."""
     tail: bytes
     """The last bytes that came: aiohttp parses the trailer section after a body, and drops it."""
+    head: int
+    """Bytes that came of a head that is not complete."""
+    head_timer: asyncio.TimerHandle | None
+    """Runs while a head is awaited: the first one, or one that has begun."""
+    outflow: Outflow | None
+    ended: bool
+    """The client has closed its side."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the connection, or refuses it: then this object has no more part in it."""
+        real = cast("asyncio.Transport", transport)
+        if not self.crowd.has_room(len(_server(self)._connections), real.get_extra_info("socket").fileno()):  # noqa: SLF001
+            self.crowd.refuse(real)
+            return
+        super().connection_made(transport)
+        real.set_write_buffer_limits(0)  # an answer is written when the kernel has it: nothing waits unwatched
+        self.outflow = Outflow(real, self.limits, real.abort)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stops all clocks."""
+        self._stop_head_timer()
+        if self.outflow is not None:
+            self.outflow.stop()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Something waits for the client to take it."""
+        super().pause_writing()
+        if self.outflow is not None:
+            self.outflow.start()
+
+    def resume_writing(self) -> None:
+        """Nothing does."""
+        super().resume_writing()
+        if self.outflow is not None:
+            self.outflow.stop()
 
     def data_received(self, data: bytes) -> None:
-        """Notes the last bytes before they are parsed."""
+        """Notes the last bytes before they are parsed, and then whether they began a head or completed one."""
         self.tail = (self.tail + data if len(data) < _TAIL else data)[-_TAIL:]
         super().data_received(data)
+        if self._messages or not self._awaits_request():
+            self._stop_head_timer()
+            self.head = 0
+        elif data:
+            self.head += len(data)
+            self._start_head_timer()
+            if self.head > _MAX_HEAD:
+                self._refuse_head(400, f"the request head is larger than {_MAX_HEAD} bytes")
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, which asyncio reads as False
-        """Keeps the connection for the answer when the client closed its side after a complete request.
+        """Keeps the connection for the answers when the client closed its side after complete requests.
 
         A client that closes in mid-body has gone: False ends the connection, and with it the handler.
         """
-        waits_for_a_request = self._waiter is not None and not self._waiter.done()
         bodies = [body for _, body in self._messages]
-        if self.body is not None and not waits_for_a_request:
+        if self.body is not None and not self._awaits_request():
             bodies.append(self.body)
         if not bodies or not all(body.is_eof() for body in bodies):
             return False
-        self.close()
+        self.ended = True
+        self.close_after_last()
         return True
+
+    def close_after_last(self) -> None:
+        """Closes after the answer to the request that was taken up, if the client has closed and it is the last one."""
+        if self.ended and not self._messages:
+            self.close()
+
+    def _awaits_request(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
+    def _start_head_timer(self) -> None:
+        if self.head_timer is None:
+            patience = self.limits.head_timeout.total_seconds()
+            self.head_timer = self._loop.call_later(patience, self._miss_head, patience)
+
+    def _stop_head_timer(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def _miss_head(self, patience: float) -> None:
+        if self.head:
+            self._refuse_head(408, f"the request head took longer than {patience:g} seconds")
+        else:
+            self.force_close()
+
+    def _refuse_head(self, status: int, reason: str) -> None:
+        """Has aiohttp answer as it does for a head that it cannot read; from now on it drops what comes."""
+        self._stop_head_timer()
+        refusal = _ErrInfo(status, HttpProcessingError(code=status, message=reason), reason)
+        self._messages.append((refusal, EMPTY_PAYLOAD))
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+        self._close = True
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -65,11 +154,16 @@ class Connection(RequestHandler):
         """Answers for a head that aiohttp could not read, and for errors that passed every middleware."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way, an error can no longer be sent")
-        if status == _BAD_REQUEST:
-            response = problem_response(BadRequest(_first_line(message) or "the request head is malformed"), request)
-        else:
-            _log.error("request.failed", {"path": request.path}, exc_info=exc)
-            response = problem_response(Internal("something went wrong that nobody foresaw"), request)
+        problem: SpoolError
+        match status:
+            case 400:
+                problem = BadRequest(_first_line(message) or "the request head is malformed")
+            case 408:
+                problem = RequestTimeout(_first_line(message), limit=int(self.limits.head_timeout.total_seconds()))
+            case _:
+                _log.error("request.failed", {"path": request.path}, exc_info=exc)
+                problem = Internal("something went wrong that nobody foresaw")
+        response = problem_response(problem, request)
         response.force_close()
         return response
 
@@ -79,11 +173,21 @@ def _first_line(message: str | None) -> str:
     return (message or "").strip().partition("\n")[0].rstrip(": ")
 
 
+def _server(connection: Connection) -> web.Server:
+    server = connection._manager  # noqa: SLF001  # aiohttp's name for it
+    assert server is not None  # until the connection is lost
+    return server
+
+
 class _Server(web.Server):
+    limits: Limits
+    crowd: Crowd
+
     def __call__(self) -> RequestHandler:
         connection = Connection(self, loop=self._loop, **self._kwargs)
-        connection.body = None
-        connection.tail = b""
+        connection.limits, connection.crowd = self.limits, self.crowd
+        connection.body = connection.outflow = connection.head_timer = None
+        connection.tail, connection.head, connection.ended = b"", 0, False
         return connection
 
     def note_body(self, make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
@@ -91,6 +195,7 @@ class _Server(web.Server):
 
         def make_request(message: object, body: StreamReader, connection: Connection, *rest: object) -> web.BaseRequest:
             connection.body = body
+            connection.close_after_last()
             return make(message, body, connection, *rest)
 
         return make_request
@@ -99,6 +204,12 @@ class _Server(web.Server):
 class Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
+    def __init__(self, app: web.Application, limits: Limits, crowd: Crowd, **options: Any) -> None:  # noqa: ANN401  # as aiohttp's
+        """`options` are those of aiohttp's AppRunner."""
+        super().__init__(app, **options)
+        self._limits = limits
+        self._crowd = crowd
+
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         server = _Server(
@@ -106,6 +217,7 @@ class Runner(web.AppRunner):
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001  # there is no other way to hand them on
         )
+        server.limits, server.crowd = self._limits, self._crowd
         server.request_factory = server.note_body(made.request_factory)
         return server
 

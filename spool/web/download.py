@@ -27,20 +27,22 @@ from spool.protocol.http import (
     if_range_holds,
     parse_range,
 )
+from spool.web.outflow import outflow
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spool.model import File
+    from spool.web.outflow import Outflow
     from spool.web.site import Site
 
 _log = logging.getLogger(__name__)
 
 _INLINE: Final = ("audio/*", "video/*", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "text/plain")
 """What a browser may show in place. Nothing among them can carry a script; everything else is to be saved."""
-_SLICE: Final = 8 * 1024 * 1024
-"""Bytes that a client has `idle_timeout`, and the time that `min_rate` allows for them, to take."""
+_SLICE: Final = 1024 * 1024
+"""Bytes that are sent in one go."""
 
 
 async def media(request: web.Request) -> web.StreamResponse:
@@ -119,31 +121,26 @@ async def _send_spans(
 ) -> web.StreamResponse:
     response.content_length = sum(len(head) + span.length for head, span in parts) + len(tail)
     await response.prepare(request)
-    for head, span in parts:
-        if head:
-            await response.write(head)
-        await _send_span(request, blob, span)
-    if tail:
-        await response.write(tail)
-    await response.write_eof()
+    async with outflow(request, request.app[SITE].limits) as watch:
+        for head, span in parts:
+            if head:
+                await response.write(head)
+            await _send_span(request, blob, span, watch)
+        if tail:
+            await response.write(tail)
+        await response.write_eof()
     return response
 
 
-async def _send_span(request: web.Request, blob: BinaryIO, span: Span) -> None:
-    """Sends by sendfile, in slices, each of which the client has a time to take: who stops reading is let go."""
-    limits = request.app[SITE].limits
-    patience = limits.idle_timeout.total_seconds() + _SLICE / max(1, limits.min_rate)
+async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Outflow) -> None:
+    """Sends by sendfile, in slices, so that other requests have their turn."""
     for start in range(span.start, span.start + span.length, _SLICE):
         count = min(_SLICE, span.start + span.length - start)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
-        try:
-            async with asyncio.timeout(patience):
-                sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
-        except TimeoutError as error:
-            transport.abort()
-            raise ConnectionResetError("the client stopped reading") from error
+        sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
+        watch.sent += sent
         if sent < count:  # what follows would be taken for the missing bytes
             transport.abort()
             _log.error("blob.truncated", {"path": request.path, "missing": count - sent})

@@ -6,7 +6,7 @@ from inspect import getdoc
 
 from aiohttp import web
 
-from spool.errors import NotFound, StorageFull, Unavailable
+from spool.errors import NotFound, Unavailable
 from spool.web.problems import all_problems
 from spool.web.site import SITE
 
@@ -21,10 +21,7 @@ async def readyz(request: web.Request) -> web.Response:
     site = request.app[SITE]
     if site.traffic.draining:
         raise Unavailable("the server is shutting down")
-    await site.blobs.probe()
-    await site.index.probe()
-    if await site.blobs.free() < site.limits.min_free_space:
-        raise StorageFull("less than limits.min_free_space is left on the disk")
+    await site.readiness.require()
     return web.json_response({"status": "ready"})
 
 

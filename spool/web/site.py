@@ -17,7 +17,7 @@ from aiohttp import web
 from spool.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
     from datetime import datetime
 
     from spool.catalog import Catalog
@@ -71,6 +71,24 @@ class Traffic:
         return True
 
 
+class Readiness:
+    """One probe's outcome, for all who ask within a second: anybody may ask, and a probe writes to the disk."""
+
+    def __init__(self, probe: Callable[[], Coroutine[None, None, None]]) -> None:
+        """`probe` raises what is in the way."""
+        self._probe = probe
+        self._probing: asyncio.Future[None] | None = None
+        self._stale_at = 0.0
+
+    async def require(self) -> None:
+        """Raises what the latest probe raised. Who goes away does not end the probe for the others."""
+        loop = asyncio.get_running_loop()
+        if self._probing is None or (self._probing.done() and loop.time() >= self._stale_at):
+            self._stale_at = loop.time() + 1
+            self._probing = asyncio.ensure_future(self._probe())
+        await asyncio.shield(self._probing)
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Everything a handler may need, made by the composition root."""
@@ -92,6 +110,7 @@ class Site:
     open_to_machine: bool
     """Nobody but users of this machine can connect, so that without any token all of them may do everything."""
     traffic: Traffic
+    readiness: Readiness
     resumption: Resumption
     tus: Dialect
     rufh: Dialect

@@ -25,6 +25,7 @@ from spool.sniff import MagicSniffer
 from spool.store import open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.web.connection import Runner, access_log
+from spool.web.crowd import Crowd
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ class _Server(TestServer):
     async def _make_runner(self, **kwargs: Any) -> Runner:
         return Runner(
             self.app,
+            self.app[SITE].limits,
+            Crowd(self.app[SITE].limits.max_connections, 10**6),
             auto_decompress=False,
             lingering_time=1,
             access_log_class=access_log(self.app[SITE].addresses),

@@ -4,6 +4,10 @@ import asyncio
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
+
+from spool.errors import Unavailable
+from spool.web.site import Readiness
 from tests.web.conftest import Tap
 
 if TYPE_CHECKING:
@@ -55,6 +59,43 @@ class TestReadyz:
     async def test_tells_a_stranger_nothing_of_the_machine(self, spool: Spool) -> None:
         shutil.rmtree(spool.dir / "incoming")
         assert str(spool.dir) not in (await spool.get("/readyz")).body.decode()
+
+
+class TestReadiness:
+    async def test_is_probed_once_for_all_who_ask_at_once(self) -> None:
+        asked, go = 0, asyncio.Event()
+
+        async def probe() -> None:
+            nonlocal asked
+            asked += 1
+            await go.wait()
+
+        readiness = Readiness(probe)
+        askers = [asyncio.ensure_future(readiness.require()) for _ in range(5)]
+        await asyncio.sleep(0)
+        askers[0].cancel()
+        go.set()
+        await asyncio.gather(*askers[1:], readiness.require())
+        assert asked == 1
+
+    async def test_is_refused_to_all_and_probed_again_after_a_second(self) -> None:
+        asked = 0
+
+        async def probe() -> None:
+            nonlocal asked
+            asked += 1
+            raise Unavailable(str(asked))
+
+        readiness = Readiness(probe)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="1"):
+                await readiness.require()
+        assert asked == 1
+        async with asyncio.timeout(20):
+            while asked == 1:
+                await asyncio.sleep(0.05)
+                with pytest.raises(Unavailable):
+                    await readiness.require()
 
 
 class TestDraining:

@@ -1,0 +1,47 @@
+"""Clients that do not behave, by their sockets, and what a server has open."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from tests.process import eventually
+
+if TYPE_CHECKING:
+    from tests.process import Server
+
+LISTENING = 3
+"""Sockets of a server without any client: the one it listens on, and the two by which its loop wakes itself."""
+
+
+def get(path: str) -> bytes:
+    """A request."""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def connected(server: Server, request: bytes = b"") -> socket.socket:
+    """A client that has sent this."""
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    client.sendall(request)
+    return client
+
+
+def stuck_reader(server: Server, request: bytes) -> socket.socket:
+    """A client that has sent this, has little room for an answer, and reads nothing."""
+    client = socket.socket()
+    client.settimeout(30)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", server.port))
+    client.sendall(request)
+    return client
+
+
+def connections(server: Server) -> int:
+    """How many sockets the server has for its clients."""
+    return sum(target.startswith("socket:") for target in server.descriptors()) - LISTENING
+
+
+def at_rest(server: Server) -> list[str]:
+    """What the server has open, once it has no connection."""
+    eventually(lambda: connections(server) == 0, 60)
+    return sorted(server.descriptors())
