@@ -20,7 +20,7 @@ from spool.model import Sort
 from spool.web.api.schemas import TIME_OR_DATE
 from spool.web.api.terms import (
     ADDRESS,
-    BYTES,
+    ANYTHING,
     Answer,
     Body,
     Group,
@@ -160,9 +160,12 @@ _MEDIA: Final = Operation(
         header("If-Unmodified-Since", "Else 412."),
     ),
     answers=(
-        Answer(200, "The whole file.", {"*/*": BYTES}, _DESCRIBING),
+        Answer(200, "The whole file.", {"*/*": ANYTHING}, _DESCRIBING),
         Answer(
-            206, "The ranges, as `multipart/byteranges` if there are several.", {"*/*": BYTES}, (*_DESCRIBING, _RANGED)
+            206,
+            "The ranges, as `multipart/byteranges` if there are several.",
+            {"*/*": ANYTHING},
+            (*_DESCRIBING, _RANGED),
         ),
         Answer(304, "The file that you have is this one.", None, _DESCRIBING),
     ),

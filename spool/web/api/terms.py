@@ -21,8 +21,10 @@ Speech = Literal["plain", "tus", "rufh"]
 TEXT: Final[Schema] = {"type": "string"}
 NUMBER: Final[Schema] = {"type": "integer", "minimum": 0}
 ADDRESS: Final[Schema] = {"type": "string", "format": "uri-reference"}
-BYTES: Final[Schema] = {}
-"""Of any kind; JSON Schema has no word for them (OpenAPI 3.1, §4.8.14.2)."""
+BYTES: Final[Schema] = {"type": "string", "format": "binary"}
+"""What a client sends, as generators of clients know it."""
+ANYTHING: Final[Schema] = {"description": "The bytes."}
+"""What a client gets. JSON Schema says nothing of bytes (OpenAPI 3.1, §4.8.14.2), nor of a file that is JSON."""
 
 
 def ref(name: str) -> Schema:

@@ -27,14 +27,22 @@ from spool.web.api.uploads import OFFSET, RECEIVING
 _ID: Final = path("id", "The upload's id.")
 _VERSION: Final = header("Tus-Resumable", "The version of tus.", {"const": "1.0.0"}, required=True)
 _COUNT: Final = {"type": "string", "pattern": "^[0-9]{1,18}$"}
-_OVERRIDE: Final = header("X-HTTP-Method-Override", "Stands for the method.", {"enum": ["PATCH", "DELETE", "HEAD"]})
+_OVERRIDE: Final = header(
+    "X-HTTP-Method-Override", "Stands for the method.", {"enum": ["PATCH", "DELETE", "HEAD"]}, required=True
+)
+_DIGEST: Final = (
+    r"sha1 +[A-Za-z0-9+/]{27}=|sha256 +[A-Za-z0-9+/]{43}=|sha512 +[A-Za-z0-9+/]{86}==|md5 +[A-Za-z0-9+/]{22}=="
+)
 _LENGTH: Final = header("Upload-Length", "The length of the whole.", _COUNT)
 _CHECKSUM: Final = header(
-    "Upload-Checksum", "The algorithm (`sha1`, `sha256`, `sha512`, `md5`) and the digest of this body in base64."
+    "Upload-Checksum",
+    "The algorithm (`sha1`, `sha256`, `sha512`, `md5`) and the digest of this body in base64.",
+    {"type": "string", "pattern": f"^(?:{_DIGEST})$"},
 )
 _TRAILER: Final = header("Trailer", "`Upload-Checksum`: the checksum follows a chunked body.")
 _METADATA: Final = header("Upload-Metadata", "Pairs of a key and a value in base64, separated by commas.")
-_CONCAT: Final = header("Upload-Concat", "`partial`, or `final;` and the addresses of partial uploads.")
+_PARTS: Final = {"type": "string", "pattern": r"^(?:partial|final; *[!-~]+(?: +[!-~]+)*)$"}
+_CONCAT: Final = header("Upload-Concat", "`partial`, or `final;` and the addresses of partial uploads.", _PARTS)
 _DEFER: Final = header("Upload-Defer-Length", "`1`: the length will be told later.", {"const": "1"})
 _BODY: Final = Body({"application/offset+octet-stream": BYTES}, required=False)
 _FATE: Final = (
@@ -120,9 +128,9 @@ _OVERRIDDEN: Final = Operation(
         _ID,
         _VERSION,
         _OVERRIDE,
-        header("Upload-Offset", "As in a PATCH.", _COUNT),
-        header("Upload-Length", "As in a PATCH.", _COUNT),
-        _CHECKSUM,
+        header("Upload-Offset", "As in a PATCH; DELETE and HEAD read none of these."),
+        header("Upload-Length", "As in a PATCH."),
+        header("Upload-Checksum", "As in a PATCH."),
         _TRAILER,
     ),
     body=_BODY,

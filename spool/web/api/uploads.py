@@ -65,12 +65,16 @@ INTERIM: Final = Answer(
 CONTENT_DIGEST: Final = header("Content-Digest", "The digest of this request's bytes (RFC 9530): `sha-256`, `sha-512`.")
 REPR_DIGEST: Final = header("Repr-Digest", "The digest of the file (RFC 9530): `sha-256`, `sha-512`.")
 DRAFT: Final = (
-    header("Upload-Complete", "Makes it a resumable upload. `?1`: this body is the end. `?0`: more will come."),
+    header(
+        "Upload-Complete",
+        "Makes it a resumable upload. `?1`: this body is the end. `?0`: more will come.",
+        example="?0",
+    ),
     header("Upload-Length", "The length of the whole, if it is known. Of a resumable upload only."),
     header("Upload-Draft-Interop-Version", "`6` to `10`: send me interim responses."),
 )
-_ENCODING: Final = header("Content-Encoding", "`identity` is the only one that is read.", example="identity")
-_EXPECT: Final = header("Expect", "`100-continue`: tell me before I send the body.", example="100-continue")
+_ENCODING: Final = header("Content-Encoding", "`identity` is the only one that is read.", {"const": "identity"})
+_EXPECT: Final = header("Expect", "`100-continue`: tell me before I send the body.", {"const": "100-continue"})
 _ACCEPT: Final = header("Accept", "`text/plain`: answer with one `content_url` a line.", example="application/json")
 _KEY: Final = header(
     "Idempotency-Key",
