@@ -10,6 +10,7 @@ TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 TIME_OR_DATE: Final[Schema] = {
     "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]
 }
+FUTURE: Final[Schema] = {**TIME_OR_DATE, "examples": ["2100-01-01T00:00:00Z"]}
 SHA256: Final[Schema] = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
 _VALUES: Final[list[Schema]] = [TEXT, {"type": "array", "items": TEXT}]
 VALUE: Final[Schema] = {"anyOf": _VALUES}
@@ -53,7 +54,7 @@ _CHANGE: Final = _object(
             "type": ["object", "null"],
             "additionalProperties": {"anyOf": [{"type": "null"}, *_VALUES]},
         },
-        "expires_at": {"anyOf": [TIME_OR_DATE, {"type": "null"}]},
+        "expires_at": {"anyOf": [FUTURE, {"type": "null"}]},
     },
     "filename",
     "metadata",

@@ -22,7 +22,7 @@ from spool.errors import (
     TooLarge,
     TooMany,
 )
-from spool.web.api.schemas import SHA256, TIME_OR_DATE, VALUE
+from spool.web.api.schemas import FUTURE, SHA256, VALUE
 from spool.web.api.terms import (
     ADDRESS,
     BYTES,
@@ -68,7 +68,6 @@ DRAFT: Final = (
     header(
         "Upload-Complete",
         "Makes it a resumable upload. `?1`: this body is the end. `?0`: more will come.",
-        example="?0",
     ),
     header("Upload-Length", "The length of the whole, if it is known. Of a resumable upload only."),
     header("Upload-Draft-Interop-Version", "`6` to `10`: send me interim responses."),
@@ -83,7 +82,7 @@ _KEY: Final = header(
 )
 _FIELDS: Final = (
     query("sha256", "The digest that the file must have, in hexadecimal.", SHA256),
-    query("expires_at", "When the file expires. It lies in the future.", TIME_OR_DATE),
+    query("expires_at", "When the file expires. It lies in the future.", FUTURE),
     query("metadata", "All other parameters are metadata.", {"type": "object", "additionalProperties": VALUE}),
 )
 _LOCATION: Final = header("Location", "The address of the only file's record, or of an unfinished upload.", ADDRESS)
@@ -94,7 +93,7 @@ _FORM: Final = {
     "properties": {
         "file": {"type": "array", "items": BYTES, "minItems": 1},
         "sha256": {"description": "One for each file, in their order, or none.", "type": "array", "items": SHA256},
-        "expires_at": TIME_OR_DATE,
+        "expires_at": FUTURE,
     },
     "additionalProperties": VALUE,
 }
