@@ -290,3 +290,14 @@ class TestAddresses:
     async def test_other_address_is_not_found(self, spool: Spool, path: str) -> None:
         answer = await spool.get(path)
         assert (answer.status, answer.slug) == (404, "not-found")
+
+    @pytest.mark.parametrize(
+        "head", [b"GET /docs HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n", b"SPOOL /docs HTTP/1.1\r\n\r\n"]
+    )
+    async def test_answer_to_a_head_that_cannot_be_read_is_described(self, spool: Spool, head: bytes) -> None:
+        answer = await spool.raw(head)
+        assert b" 400 " in answer.partition(b"\r\n")[0]
+        assert b"X-Request-ID" not in answer
+        described = resolved(operations()["docs"]["responses"]["400"])
+        assert not described["headers"]["X-Request-ID"].get("required")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "/problems/bad-request"

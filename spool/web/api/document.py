@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from spool import __version__
 from spool.web.api.refusals import headers, meaning, refusals
 from spool.web.api.schemas import SCHEMAS
-from spool.web.api.terms import header, ref
+from spool.web.api.terms import HEADLESS, header, ref
 from spool.web.problems import all_problems
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _SECURITY: Final = {
     "expires": {"type": "apiKey", "in": "query", "name": "expires", "description": "Until when the signature holds."},
 }
 _REQUEST_ID: Final = header("X-Request-ID", "Finds the request in the log.", required=True)
+_MAYBE_REQUEST_ID: Final = header("X-Request-ID", "Finds the request in the log, if its head could be read.")
 
 
 def render(groups: Sequence[Group]) -> Object:
@@ -113,6 +114,13 @@ def _headers(fields: Iterable[Field]) -> Object:
     return {**common, **{field.name: _header(field) for field in fields}}
 
 
+def _refused_headers(operation: Operation, refused: Sequence[Refusal]) -> Object:
+    found = _headers(headers(refused, operation.speech))
+    if any(refusal.kind in HEADLESS for refusal in refused):
+        found[_REQUEST_ID.name] = _header(_MAYBE_REQUEST_ID)
+    return found
+
+
 def _body(body: Body) -> Object:
     content = {media_type: {"schema": schema} for media_type, schema in body.content.items()}
     return {"description": body.text, "content": content, "required": body.required}
@@ -148,7 +156,7 @@ def _name(operation: Operation, refused: Sequence[Refusal]) -> str:
 def _refusal(operation: Operation, refused: Sequence[Refusal]) -> Object:
     answer: Object = {
         "description": ". ".join(refusal.kind.title for refusal in refused) + ".",
-        "headers": _headers(headers(refused, operation.speech)),
+        "headers": _refused_headers(operation, refused),
     }
     if operation.method != "HEAD":
         told = {"type": {"enum": [refusal.type for refusal in refused]}, "status": {"const": refused[0].status}}

@@ -118,6 +118,8 @@ class Group:
 
 ANYWHERE: Final = (BadRequest, Internal, Unavailable)
 """What every address may answer: to a head that cannot be read, after a fault, and while the server shuts down."""
+HEADLESS: Final = (BadRequest, Internal)
+"""Of these, what may be answered before there is a request that could have an id."""
 GUARD: Final = (Unauthenticated, Forbidden)
 """What every address that is not public may answer to who may not."""
 
