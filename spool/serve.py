@@ -140,7 +140,7 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
     )
 
 
-async def _probe(blobs: BlobStore, index: Index, min_free_space: int) -> None:
+async def _probe(blobs: LabelledStore, index: Index, min_free_space: int) -> None:
     await blobs.probe()
     await index.probe()
     if await blobs.free() < min_free_space:

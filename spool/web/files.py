@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from spool.model import File, Metadata
     from spool.web.site import Site
 
-_PARAMETERS: Final = ("limit", "cursor", "q", "filename", "media_type", "since", "until", "sort", "order")
-_MAX_LIMIT: Final = 1000
-_MAX_PATTERN: Final = 255
+PARAMETERS: Final = ("limit", "cursor", "q", "filename", "media_type", "since", "until", "sort", "order")
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1000
+MAX_PATTERN: Final = 255
 _MAX_PATCH: Final = 64 * 1024
-_PATCH_TYPES: Final = ("application/merge-patch+json", "application/json")
+PATCH_TYPES: Final = ("application/merge-patch+json", "application/json")
 
 
 async def list_files(request: web.Request) -> web.Response:
@@ -97,12 +98,12 @@ async def _file(request: web.Request) -> File:
 def parse_query(request: web.Request) -> FileQuery:
     """The query of a listing. Raises BadRequest for a parameter that is unknown, repeated, or not what it must be."""
     for name in request.query:
-        if name not in _PARAMETERS:
-            raise BadRequest(f"unknown parameter {name!r}; known are {', '.join(_PARAMETERS)}")
+        if name not in PARAMETERS:
+            raise BadRequest(f"unknown parameter {name!r}; known are {', '.join(PARAMETERS)}")
         if len(request.query.getall(name)) > 1:
             raise BadRequest(f"the parameter {name!r} is given more than once")
     return FileQuery(
-        limit=_parse_limit(request.query.get("limit", "100")),
+        limit=_parse_limit(request.query.get("limit", str(DEFAULT_LIMIT))),
         cursor=request.query.get("cursor"),
         q=_parse_pattern(request, "q"),
         filename=_parse_pattern(request, "filename"),
@@ -115,15 +116,15 @@ def parse_query(request: web.Request) -> FileQuery:
 
 
 def _parse_limit(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= _MAX_LIMIT):  # noqa: PLR2004
-        raise BadRequest(f"limit is not a number from 1 to {_MAX_LIMIT}")
+    if not (value.isascii() and value.isdigit() and len(value) <= 4 and 1 <= int(value) <= MAX_LIMIT):  # noqa: PLR2004
+        raise BadRequest(f"limit is not a number from 1 to {MAX_LIMIT}")
     return int(value)
 
 
 def _parse_pattern(request: web.Request, name: str) -> str | None:
     value = request.query.get(name)
-    if value is not None and (len(value) > _MAX_PATTERN or "\0" in value):
-        raise BadRequest(f"{name} is longer than {_MAX_PATTERN} characters, or holds a NUL")
+    if value is not None and (len(value) > MAX_PATTERN or "\0" in value):
+        raise BadRequest(f"{name} is longer than {MAX_PATTERN} characters, or holds a NUL")
     return value or None
 
 
@@ -147,7 +148,7 @@ def _parse_order(value: str) -> bool:
 
 async def _read_json(request: web.Request) -> dict[str, object]:
     media_type, _ = parse_media_type(request.headers.get("Content-Type", ""))
-    if media_type not in _PATCH_TYPES:
+    if media_type not in PATCH_TYPES:
         raise BadType("send the change as application/merge-patch+json")
     body = bytearray()
     async for chunk in Body(request, request.app[SITE].limits, _MAX_PATCH).chunks():

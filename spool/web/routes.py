@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web import download, files, ops, resumable, upload
+from spool.web import describe, download, files, ops, resumable, upload
 from spool.web.auth import needs, needs_read_or_signature
 from spool.web.body import defer_expectation
 from spool.web.resumable import drive
@@ -28,6 +28,8 @@ PUBLIC: Final[_Routes] = [
     ("GET", "/healthz", ops.healthz),
     ("GET", "/readyz", ops.readyz),
     ("GET", "/problems/{slug}", ops.problem),
+    ("GET", "/openapi.json", describe.openapi),
+    ("GET", "/docs", describe.docs),
     ("OPTIONS", "/tus", _TUS),
     ("OPTIONS", f"/tus/{_ID}", _TUS),
     ("OPTIONS", "/files", _RUFH),

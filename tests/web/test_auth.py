@@ -49,7 +49,7 @@ GUARDED: Final = [
 ]
 PUBLIC: Final = [
     Route(method, path, "", 200)
-    for path in ("/healthz", "/readyz", "/problems/{slug}")
+    for path in ("/healthz", "/readyz", "/problems/{slug}", "/openapi.json", "/docs")
     for method in ("GET", "HEAD")
 ] + [
     Route("OPTIONS", "/tus", "", 200),
