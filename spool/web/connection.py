@@ -13,16 +13,18 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
-from spool.errors import BadRequest, Internal
+from spool.errors import BadRequest, ExpectationFailed, Internal
 from spool.web.auth import PRINCIPAL
 from spool.web.problems import REQUEST_ID, problem_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
 
     from spool.web.site import Addresses
+
+    _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger(__name__)
 _BAD_REQUEST = 400
@@ -96,13 +98,25 @@ class _Server(web.Server):
         return make_request
 
 
+def _refuse_expectations(handle: _Handle) -> _Handle:
+    """The handler; where no route matches, aiohttp words its refusal of an Expect itself, before any middleware."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPExpectationFailed:
+            return problem_response(ExpectationFailed("the only expectation that is met is 100-continue"), request)
+
+    return handler
+
+
 class Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         server = _Server(
-            made.request_handler,
+            _refuse_expectations(made.request_handler),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001  # there is no other way to hand them on
         )
