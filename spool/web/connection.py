@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BAD_REQUEST = 400
 _TAIL = 16 * 1024
-_TRAILERS = re.compile(rb"(?:\A|\r\n)0+[^\r\n]*\r\n((?:[^\r\n]+\r\n)+)\r\n\Z")
+_LAST_CHUNK = re.compile(rb"0++[ \t]*+(?:;.*)?", re.DOTALL)
 
 
 class Connection(RequestHandler):
@@ -126,10 +126,19 @@ class Runner(web.AppRunner):
 
 def parse_trailers(request: web.Request) -> dict[str, str]:
     """The trailer section of a chunked body that has been read to its end, by lower-case name (RFC 9112 §7.1.2)."""
-    tail = getattr(request.protocol, "tail", b"")
-    section = _TRAILERS.search(tail)
-    fields = (line.partition(":") for line in section[1].decode("latin-1").splitlines()) if section else ()
-    return {name.strip().lower(): value.strip() for name, _, value in fields}
+    return parse_trailer_section(getattr(request.protocol, "tail", b""))
+
+
+def parse_trailer_section(tail: bytes) -> dict[str, str]:
+    """The fields of the trailer section with which a chunked body's last bytes end, by lower-case name."""
+    lines = tail[:-4].rpartition(b"\r\n\r\n")[2].split(b"\r\n") if tail.endswith(b"\r\n\r\n") else []
+    fields: dict[str, str] = {}
+    for line in reversed(lines):  # no field line looks like the last chunk, but anything before it may
+        if _LAST_CHUNK.fullmatch(line):
+            return fields
+        name, _, value = line.decode("latin-1").partition(":")
+        fields.setdefault(name.strip().lower(), value.strip())
+    return {}
 
 
 def access_log(addresses: Addresses) -> type[AbstractAccessLogger]:

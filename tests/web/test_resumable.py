@@ -332,10 +332,12 @@ async def trailed(  # noqa: PLR0913, PLR0917  # what such a request has
 
 async def test_trailer_in_the_bytes_is_not_one(spool: Spool) -> None:
     upload = await created(spool, "tus", 200)
-    fake = b"\r\n0\r\nUpload-Checksum: " + sha1(b"").encode() + b"\r\n\r\n"
-    answer = await trailed(spool, upload, 0, fake, None, 1)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert await offset_of(spool, upload) == 0
+    for end in (b"\r\n\r\n", b"\r\n", b""):
+        fake = b"\r\n0\r\nUpload-Checksum: " + sha1(b"").encode() + end
+        answer = await trailed(spool, upload, 0, fake, None, 1)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"did not follow" in answer
+        assert await offset_of(spool, upload) == 0
 
 
 async def test_cut_off_checksummed_patch_leaves_the_offset(spool: Spool) -> None:
