@@ -104,7 +104,7 @@ def _refuse_expectations(handle: _Handle) -> _Handle:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await handle(request)
-        except web.HTTPExpectationFailed:
+        except (web.HTTPExpectationFailed, UnicodeEncodeError):  # aiohttp quotes it, and cannot if it is not UTF-8
             return problem_response(ExpectationFailed("the only expectation that is met is 100-continue"), request)
 
     return handler

@@ -290,7 +290,7 @@ PART_FIELD: Final = st.tuples(
         of(b"multipart/mixed; boundary=c", b"multipart/mixed", b"base64", b"7bit", b"text/html", b"a/b;" * 99),
     ),
 )
-CONTENT: Final = BYTES.map(lambda data: OPEN + data + SHUT)
+CONTENT: Final = BYTES.map(lambda data: OPEN + data.replace(b"--b", b"--x") + SHUT)  # it ends no form
 BOUNDARY: Final = of(
     *(b"b",) * 6, b"b" * 70, b"b" * 71, b"", b"b b", b"b ", b"'()+_,-./:=?", b"--", b"\xff", b"b;c", b"b\0"
 )

@@ -193,7 +193,7 @@ async def test_form_cut_in_its_last_boundary_stores_none_of_its_files(client: Cl
     parts = [part(b'form-data; name="f"; filename="%d"' % at, [], b"%d" % at * 100) for at in range(100)]
     form = form_of(parts, b"boundary")
     kind = (b"Content-Type", b"multipart/form-data; boundary=boundary")
-    for cut in range(3, len(b"\r\n--boundary--\r\n") + 1):
+    for cut in range(3, len(b"\r\n--boundary--\r\n") + 1, 4):
         assert (await client.send(b"POST", b"/files", kind, body=form[:-cut])).status == 400
     assert client.server.files() == []
     assert (await client.send(b"POST", b"/files", kind, body=form)).status == 201
