@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from spool import lifecycle
-from spool.errors import BadType, Superseded, TooLarge
+from spool.errors import BadType, SpoolError, Superseded, TooLarge
 from spool.staging import HEAD, Stage, batches
 
 if TYPE_CHECKING:
@@ -202,10 +202,19 @@ class Turn:
         self._keeps = True
 
     async def absorb(self, parts: Sequence[Resumable]) -> None:
-        """Stages the bytes of other uploads, in this order, after what is there."""
+        """Stages the bytes of other uploads, in this order, after what is there. Raises NotFound if one is cancelled.
+
+        After any error the upload is gone, for nobody sends it what it lacks.
+        """
         self._writer = await self._keeper.blobs.writer(self.upload.key, self.upload.staged)
-        for part in parts:
-            await self._writer.absorb(part.key, part.staged)
+        try:
+            for part in parts:
+                await self._writer.absorb(part.key, part.staged)
+        except SpoolError:
+            self._doomed = True
+            for part in parts:
+                await self._keeper.uploads.upload(part.id)  # raises NotFound, if that is why
+            raise
         self._stage = Stage(self._writer, {})
         self._whole = True
 

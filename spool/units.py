@@ -41,6 +41,8 @@ _SIZES: Final = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10*
     "gib": 2**30,
     "tib": 2**40,
 }
+_LARGEST: Final = 10**18 - 1
+"""What 18 digits can say, so that a size which is shown can be read back."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST: Final = 1000 * 365 * 86400
 
@@ -49,7 +51,10 @@ def _parse_size(value: object) -> int:
     match = re.fullmatch(r"(\d{1,18})\s*([a-z]*)", str(value).strip().lower())
     if isinstance(value, bool) or not match or match[2] not in _SIZES:
         raise ValueError
-    return int(match[1]) * _SIZES[match[2]]
+    size = int(match[1]) * _SIZES[match[2]]
+    if size > _LARGEST:
+        raise ValueError
+    return size
 
 
 def _show_size(size: int) -> str:

@@ -107,6 +107,12 @@ def test_size_is_read_as_people_write_it(written: object, size: int) -> None:
     assert SIZE.parse(written) == size
 
 
+@pytest.mark.parametrize("written", ["1000000000000000000", "1000000 TB", "999999999999999999 TiB"])
+def test_size_that_cannot_be_shown_is_refused(written: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        SIZE.parse(written)
+
+
 @pytest.mark.parametrize(
     ("written", "seconds"),
     [

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spool.errors import SpoolError
 
 _BLANKS: Final = " \t"
+_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]*)?")
 _MOST_RANGES: Final = 10
 _RANGE: Final = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
 _MOST_DIGITS: Final = 18
@@ -60,6 +61,11 @@ class Validators(NamedTuple):
     etag: str
     """The opaque part, without quotes; strong."""
     last_modified: datetime
+
+
+def is_host(value: str) -> bool:
+    """Whether this is a name or an IP address, with or without a port (RFC 9110 §7.2), so that it can be quoted."""
+    return bool(_HOST.fullmatch(value))
 
 
 def parse_range(value: str | None, size: int) -> list[Span] | None:

@@ -25,13 +25,20 @@ if TYPE_CHECKING:
 def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     """The application for this site; whoever runs it adds aiojobs' scheduler for the commits."""
     answer_preflight, mark_origin = allow_origins(cors_origins)
-    app = web.Application(middlewares=[answer_preflight, answer_problems, _count_traffic])
+    app = web.Application(middlewares=[answer_preflight, answer_problems, _require_host, _count_traffic])
     app[SITE] = site
     add_routes(app)
     app.on_response_prepare.append(_name_request)
     app.on_response_prepare.append(_tell_rate)
     app.on_response_prepare.append(mark_origin)
     return app
+
+
+@web.middleware
+async def _require_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses a Host that is none (RFC 9112 §3.2) before anything is stored: the answers' addresses are made of it."""
+    request.app[SITE].addresses.require_host(request)
+    return await handler(request)
 
 
 @web.middleware

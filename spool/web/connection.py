@@ -16,14 +16,14 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from spool.errors import BadRequest, Internal, RequestTimeout
+from spool.errors import BadRequest, ExpectationFailed, Internal, RequestTimeout
 from spool.web.auth import PRINCIPAL
 from spool.web.outflow import Outflow
 from spool.web.problems import REQUEST_ID, problem_response
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
 
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from spool.web.crowd import Crowd
     from spool.web.site import Addresses
 
+    _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 _log = logging.getLogger(__name__)
 _MAX_HEAD: Final = 128 * 1024
 """Bytes of a request's head. aiohttp limits each line and their number, which together would allow for megabytes."""
 _TAIL = 16 * 1024
-_TRAILERS = re.compile(rb"(?:\A|\r\n)0+[^\r\n]*\r\n((?:[^\r\n]+\r\n)+)\r\n\Z")
+_LAST_CHUNK = re.compile(rb"0++[ \t]*+(?:;.*)?", re.DOTALL)
 
 
 class Connection(RequestHandler):
@@ -201,6 +203,18 @@ class _Server(web.Server):
         return make_request
 
 
+def _refuse_expectations(handle: _Handle) -> _Handle:
+    """The handler; where no route matches, aiohttp words its refusal of an Expect itself, before any middleware."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except (web.HTTPExpectationFailed, UnicodeEncodeError):  # aiohttp quotes it, and cannot if it is not UTF-8
+            return problem_response(ExpectationFailed("the only expectation that is met is 100-continue"), request)
+
+    return handler
+
+
 class Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
@@ -213,7 +227,7 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         server = _Server(
-            made.request_handler,
+            _refuse_expectations(made.request_handler),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001  # there is no other way to hand them on
         )
@@ -224,10 +238,19 @@ class Runner(web.AppRunner):
 
 def parse_trailers(request: web.Request) -> dict[str, str]:
     """The trailer section of a chunked body that has been read to its end, by lower-case name (RFC 9112 §7.1.2)."""
-    tail = getattr(request.protocol, "tail", b"")
-    section = _TRAILERS.search(tail)
-    fields = (line.partition(":") for line in section[1].decode("latin-1").splitlines()) if section else ()
-    return {name.strip().lower(): value.strip() for name, _, value in fields}
+    return parse_trailer_section(getattr(request.protocol, "tail", b""))
+
+
+def parse_trailer_section(tail: bytes) -> dict[str, str]:
+    """The fields of the trailer section with which a chunked body's last bytes end, by lower-case name."""
+    lines = tail[:-4].rpartition(b"\r\n\r\n")[2].split(b"\r\n") if tail.endswith(b"\r\n\r\n") else []
+    fields: dict[str, str] = {}
+    for line in reversed(lines):  # no field line looks like the last chunk, but anything before it may
+        if _LAST_CHUNK.fullmatch(line):
+            return fields
+        name, _, value = line.decode("latin-1").partition(":")
+        fields.setdefault(name.strip().lower(), value.strip())
+    return {}
 
 
 def access_log(addresses: Addresses) -> type[AbstractAccessLogger]:

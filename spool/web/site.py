@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from spool.errors import Unavailable
+from spool.errors import BadRequest, Unavailable
+from spool.protocol.http import is_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -137,9 +138,18 @@ class Addresses:
             return self.base_url
         scheme, host = request.scheme, request.host
         if self._behind_proxy(request):
-            scheme = _first(request, "X-Forwarded-Proto") or scheme
+            forwarded = _first(request, "X-Forwarded-Proto")
+            scheme = forwarded if forwarded in ("http", "https") else scheme
             host = _first(request, "X-Forwarded-Host") or host
         return f"{scheme}://{host}"
+
+    def require_host(self, request: web.BaseRequest) -> None:
+        """Raises BadRequest if the address by which the client knows this server cannot be one."""
+        hosts = [request.headers.get("Host", "localhost")]
+        if self._behind_proxy(request):
+            hosts.append(_first(request, "X-Forwarded-Host") or "localhost")
+        if not all(is_host(host) for host in hosts):
+            raise BadRequest("the Host of the request is not a name or an IP address, with or without a port")
 
     def client(self, request: web.BaseRequest) -> str:
         """The client's IP address, as far as it is known: the last hop that no trusted proxy vouches for."""

@@ -33,6 +33,7 @@ from spool.protocol.http import (
     format_digest,
     format_http_date,
     if_range_holds,
+    is_host,
     parse_declared_type,
     parse_digests,
     parse_http_date,
@@ -503,3 +504,36 @@ def test_problem_names_its_request() -> None:
     document = problem_document(BadRequest("no"), "c0ffee")
     assert document["request_id"] == "c0ffee"
     assert document.keys() == {"type", "title", "status", "detail", "request_id"}
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "a-b_c.example:8080", "127.0.0.1", "[::1]:80", "[::ffff:1.2.3.4]", "a:", "a%2db"]
+)
+def test_host_is_a_name_or_an_address(host: str) -> None:
+    assert is_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ":80",
+        "a b",
+        "a/b",
+        "a?b",
+        "a#b",
+        "u@a",
+        "a\\b",
+        "a:b",
+        "a:1:2",
+        "::1",
+        "[::1",
+        "[x]",
+        "\u212a",
+        "\udcff",
+        "a\n",
+        "<a>",
+    ],
+)
+def test_host_is_nothing_else(host: str) -> None:
+    assert not is_host(host)

@@ -32,6 +32,26 @@ def with_faulty_routes(app: web.Application) -> None:
 
 
 class TestDocument:
+    @pytest.mark.parametrize("path", ["/nowhere", "/files/a/b/c", "/healthz?", "/files"])
+    async def test_of_an_unknown_expectation_where_no_route_is(self, spool: Spool, path: str) -> None:
+        for expectation in (b"<x>", b"\xc1"):
+            head = b"DELETE %s HTTP/1.1\r\nHost: localhost\r\nExpect: %s\r\n" % (path.encode(), expectation)
+            answer = await spool.raw(head + b"Connection: close\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 417")
+            assert b"application/problem+json" in answer
+            assert expectation not in answer
+
+    @pytest.mark.parametrize(
+        "host", [b"\xff@localhost", "\u212a".encode(), b"localhost/x", b"a b", b"<script>@localhost"]
+    )
+    async def test_of_a_host_that_is_none(self, spool: Spool, host: bytes) -> None:
+        head = b"PUT /files/a HTTP/1.1\r\nHost: %s\r\nContent-Length: 5\r\nConnection: close\r\n" % host
+        for draft in (b"", b"Upload-Complete: ?1\r\nUpload-Draft-Interop-Version: 8\r\n"):
+            answer = await spool.raw(head + draft + b"\r\nhello")
+            assert answer.startswith(b"HTTP/1.1 400")
+            assert b"/problems/bad-request" in answer
+        assert await spool.listed() == []
+
     async def test_of_an_unknown_address(self, spool: Spool) -> None:
         for path in ("/nowhere", "/files/a/b/c", "/media", "/media/x", "//files", "/files//", "/%2e%2e/files"):
             answer = await spool.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from spool.model import Principal
+from spool.errors import NotFound
+from spool.model import Intent, Principal, UploadId
 from spool.work import resumables
 from tests.web.conftest import PNG, TEXT
 
@@ -333,10 +334,12 @@ async def trailed(  # noqa: PLR0913, PLR0917  # what such a request has
 
 async def test_trailer_in_the_bytes_is_not_one(spool: Spool) -> None:
     upload = await created(spool, "tus", 200)
-    fake = b"\r\n0\r\nUpload-Checksum: " + sha1(b"").encode() + b"\r\n\r\n"
-    answer = await trailed(spool, upload, 0, fake, None, 1)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert await offset_of(spool, upload) == 0
+    for end in (b"\r\n\r\n", b"\r\n", b""):
+        fake = b"\r\n0\r\nUpload-Checksum: " + sha1(b"").encode() + end
+        answer = await trailed(spool, upload, 0, fake, None, 1)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"did not follow" in answer
+        assert await offset_of(spool, upload) == 0
 
 
 async def test_cut_off_checksummed_patch_leaves_the_offset(spool: Spool) -> None:
@@ -616,6 +619,31 @@ async def test_length_told_late_counts_against_the_quota(serve: Serve) -> None:
     offset = await offset_of(spool, upload)
     assert (await append(spool, upload, offset, b"y" * 500)).status == 204
     assert (await append(spool, upload, offset + 500, b"y" * 600)).status == 413
+
+
+async def test_concatenation_that_fails_promises_nothing(spool: Spool) -> None:
+    part = await partial(spool, DATA)
+    promised = await spool.site.index.promised()
+    (blob,) = spool.kept()
+    blob.unlink()
+    assert (await concatenate(spool, part)).status == 503
+    assert await spool.site.index.promised() == promised
+    assert spool.kept() == []
+
+
+async def test_concatenation_of_a_part_that_is_cancelled_meanwhile_is_refused(spool: Spool) -> None:
+    part = await partial(spool, DATA)
+    who = Principal("local", frozenset())
+    (row,) = await spool.site.resumption.partials([UploadId(part.rpartition("/")[2])], who, "tus")
+    await spool.request("DELETE", part, headers=TUS)
+    whole = await spool.site.resumption.create(Intent("a", size=len(DATA)), who, "tus", {})
+    turn = await spool.site.resumption.take(whole.id, who, "tus")
+    with pytest.raises(NotFound):
+        await turn.absorb([row])
+    await turn.save()
+    with pytest.raises(NotFound):
+        await spool.site.index.upload(whole.id)
+    assert spool.kept() == []
 
 
 async def test_concatenation_counts_against_the_quota(serve: Serve) -> None:

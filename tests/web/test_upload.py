@@ -657,6 +657,17 @@ class TestAddresses:
         assert answer.json["content_url"].startswith(str(spool.client.make_url("/")))
         assert (await ear.event("request.finished"))["client"] == "127.0.0.1"
 
+    async def test_forwarded_host_that_is_none_is_refused(self, serve: Serve) -> None:
+        spool = await self.start(serve, {"server.trusted_proxies": "127.0.0.1"})
+        answer = await spool.put(headers=self.FORWARDED | {"X-Forwarded-Host": "evil.example/x"})
+        assert answer.status == 400
+        assert await spool.listed() == []
+
+    async def test_forwarded_scheme_that_is_none_is_ignored(self, serve: Serve) -> None:
+        spool = await self.start(serve, {"server.trusted_proxies": "127.0.0.1"})
+        answer = await spool.put(headers=self.FORWARDED | {"X-Forwarded-Proto": "javascript"})
+        assert answer.headers["Location"].startswith("http://spool.example.org/files/")
+
     async def test_forwarded_fields_are_ignored_by_default(self, ear: Ear, serve: Serve) -> None:
         spool = await self.start(serve, {})
         answer = await spool.put(headers=self.FORWARDED)
