@@ -21,7 +21,7 @@ ROOT: Final = 1
 
 
 class Operation(NamedTuple):
-    """One change of the disk, or one sync. `directory` and `name` are where the inode was named or unnamed."""
+    """One change of the disk, one sync, or a power cut. `directory` and `name` are where a name was given or taken."""
 
     kind: str
     inode: int
@@ -96,6 +96,9 @@ class Disk:
 
     def apply(self, operation: Operation) -> None:
         kind, number, directory, name, value = operation
+        if kind == "cut":
+            self._cut()
+            return
         if kind in ("create", "mkdir", "tmpfile"):
             self.inodes[number] = Inode(is_directory=kind == "mkdir")
         if not directory:
@@ -116,6 +119,17 @@ class Disk:
         number = self.inodes[directory].names.pop(name, None)
         if number is not None:
             self.inodes[number].links -= 1
+
+    def _cut(self) -> None:
+        """Programs see what is durable, and nothing else."""
+        for inode in self.inodes.values():
+            inode.data, inode.names = bytearray(inode.durable_data), dict(inode.durable_names)
+            inode.labels = dict(inode.durable_labels)
+            inode.links = 0
+            inode.dirty.clear()
+        for inode in self.inodes.values():
+            for child in inode.names.values():
+                self.inodes[child].links += 1
 
     def lay_out(self, target: Path, torn: Random | None = None) -> None:
         """What a power cut leaves now, as a directory.

@@ -75,18 +75,21 @@ class FileSystem:
         buffer = bytearray(_MOST + 8192)
         while True:
             try:
-                size = os.readv(device, [buffer])
+                self._serve_one(device, buffer)
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     return
-                if error.errno in (errno.EINTR, errno.ENOENT, errno.EAGAIN):  # a request was taken back
-                    continue
-                raise
-            _, opcode, unique, node, *_ = _REQUEST.unpack_from(buffer)
-            if opcode in (2, 36, 42):  # forget and interrupt want no answer
-                continue
-            code, body = self._answer(opcode, node, bytes(memoryview(buffer)[_REQUEST.size : size]))
-            os.writev(device, [_ANSWER.pack(_ANSWER.size + len(body), -code, unique), body])
+                # The program no longer waits for the answer, or has taken its request back.
+                if error.errno not in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
+                    raise
+
+    def _serve_one(self, device: int, buffer: bytearray) -> None:
+        size = os.readv(device, [buffer])
+        _, opcode, unique, node, *_ = _REQUEST.unpack_from(buffer)
+        if opcode in (2, 36, 42):  # forget and interrupt want no answer
+            return
+        code, body = self._answer(opcode, node, bytes(memoryview(buffer)[_REQUEST.size : size]))
+        os.writev(device, [_ANSWER.pack(_ANSWER.size + len(body), -code, unique), body])
 
     def _answer(self, opcode: int, node: int, body: bytes) -> tuple[int, bytes]:
         handler = self._handlers.get(opcode)

@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from tests.crash.disk import Disk
+from tests.crash.disk import ROOT, Disk, Operation
 from tests.crash.strictfs import recorded
-from tests.crash.verdict import Verdict
+from tests.crash.verdict import Verdict, unaccounted
 from tests.crash.workload import CLIENTS, History, work
-from tests.process import EFFORT, Server
+from tests.process import EFFORT, Server, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tests.crash.disk import Operation
-
 CUTS: Final = 26 * EFFORT
 STEPS: Final = 12
+ENVIRONMENT: Final = {"SPOOL_STORAGE_SWEEP_INTERVAL": "1s"}
 KILLS: Final = 4 * EFFORT
+FIRST_CUTS: Final = 3 * EFFORT
+SECOND_CUTS: Final = 2
 SHARED: Final = 3  # cuts judged at once
 
 
@@ -59,6 +60,12 @@ def _noun(inode: int, names: dict[int, str], homes: dict[int, int]) -> str:
     return name
 
 
+def around(operations: Sequence[Operation]) -> Iterator[Cut]:
+    """Cuts just before and after each boundary. Before it a cut is torn: otherwise it is that after the one before."""
+    for kind, place in boundaries(operations):
+        yield from (Cut(kind, place + 1, torn=False), Cut(kind, place, torn=True), Cut(kind, place + 1, torn=True))
+
+
 def choose(operations: Sequence[Operation], answers: Sequence[int], most: int, random: Random) -> list[Cut]:
     """At most `most` cuts: half of them when a client was just told something, half before or after boundaries.
 
@@ -66,8 +73,8 @@ def choose(operations: Sequence[Operation], answers: Sequence[int], most: int, r
     """
     told = [Cut("answer", at, torn) for at in {*answers} for torn in (False, True)]
     kinds: defaultdict[str, list[Cut]] = defaultdict(list)
-    for kind, place in boundaries(operations):
-        kinds[kind] += [Cut(kind, place + 1, torn=False), Cut(kind, place, torn=True), Cut(kind, place + 1, torn=True)]
+    for cut in around(operations):
+        kinds[cut.kind].append(cut)
     queues = [random.sample(cuts, len(cuts)) for cuts in kinds.values()]
     random.shuffle(queues)
     rest = [cut for round_ in zip_longest(*queues) for cut in round_ if cut is not None]
@@ -79,7 +86,7 @@ def record(directory: Path, *flags: str) -> tuple[History, list[Operation]]:
     """Two lives of a server, from its first start on: the first ends as it should, the second with the power."""
     history = History()
     with recorded(directory, *flags) as recording:
-        server = Server(recording.point / "data" / "spool")
+        server = Server(recording.point / "data" / "spool", env=ENVIRONMENT)
         server.log_path = directory / "server.log"
         with server:
             for life in "12":
@@ -90,15 +97,20 @@ def record(directory: Path, *flags: str) -> tuple[History, list[Operation]]:
     return history, recording.operations
 
 
-def judge(directory: Path, history: History, operations: Sequence[Operation], cut: Cut) -> Counter[str]:
-    """A server's start on what the cut leaves, and what it is found to keep."""
+def judge(
+    directory: Path, history: History, operations: Sequence[Operation], cut: Cut, end: int | None = None
+) -> Counter[str]:
+    """A server's start on what the cut leaves, and what it is found to keep.
+
+    The clients' history ends with the cut, or at `end`.
+    """
     place = directory / f"{cut.kind.replace('/', 'root')} {cut.at} {'torn' if cut.torn else 'strict'}"
     Disk(operations[: cut.at]).lay_out(place, Random(cut.at) if cut.torn else None)
     server = Server(place / "data" / "spool")
     server.log_path = directory / f"{place.name}.log"
     try:
         with server:
-            counts = Verdict(server, history, cut.at).judge()
+            counts = Verdict(server, history, cut.at if end is None else end).judge()
     except Exception as error:
         error.add_note(f"after a cut at {cut}; the server said:\n{server.log()[-3000:]}")
         raise
@@ -119,6 +131,22 @@ def test_power_cut_breaks_no_promise(tmp_path: Path, flags: tuple[str, ...]) -> 
     torn = sum(cut.torn for cut in cuts)
     report = [f"{len(cuts)} cuts, {torn} torn, in {len(operations)} operations; of each kind:", *lines]
     print("", *report, f"judged: {dict(sum(judged, Counter()))}", sep="\n")  # noqa: T201  # worth reading
+
+
+def test_power_cut_during_recovery_breaks_no_promise(tmp_path: Path) -> None:
+    history, operations = record(tmp_path)
+    for first in choose(operations, history.answers(), FIRST_CUTS, Random(10)):
+        directory = tmp_path / str(first.at)
+        directory.mkdir()
+        before = [*operations[: first.at], Operation("cut", ROOT)]
+        with recorded(directory, before=before) as recording:
+            server = Server(recording.point / "data" / "spool")
+            server.log_path = directory / "recovery.log"
+            with server:
+                eventually(lambda server=server: not unaccounted(server))
+        recovering = [cut for cut in around(recording.operations) if cut.at > len(before)]
+        for cut in Random(first.at).sample(recovering, SECOND_CUTS):
+            judge(directory, history, recording.operations, cut, first.at)
 
 
 def test_power_cut_after_a_kill_takes_nothing_that_was_seen_in_between(tmp_path: Path) -> None:

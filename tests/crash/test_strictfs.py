@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.disk import PAGE, Disk
+from tests.crash.disk import PAGE, ROOT, Disk, Operation
 from tests.crash.strictfs import recorded
 
 if TYPE_CHECKING:
@@ -98,6 +98,22 @@ def test_start_of_write_back_makes_nothing_durable(tmp_path: Path) -> None:
         file.flush()
         assert ctypes.CDLL(None).sync_file_range(file.fileno(), ctypes.c_int64(0), ctypes.c_int64(PAGE), 7) == 0
     assert left(recording, tmp_path / "left") == {"f": b""}
+
+
+def test_file_system_goes_on_after_a_kill_and_after_a_cut(tmp_path: Path) -> None:
+    with recorded(tmp_path) as recording:
+        write(recording.point / "f", b"bytes")
+        sync_directory(recording.point)
+        write(recording.point / "g", b"not synced", sync=False)
+        os.link(recording.point / "f", recording.point / "h")
+    for name, cut, left_names in (("kill", [], ["f", "g", "h"]), ("power", [Operation("cut", ROOT)], ["f"])):
+        (tmp_path / name).mkdir()
+        with recorded(tmp_path / name, before=[*recording.operations, *cut]) as again:
+            assert sorted(path.name for path in again.point.iterdir()) == left_names
+            assert (again.point / "f").stat().st_nlink == len({"f", "h"} & {*left_names})
+            write(again.point / "new", b"new")
+            sync_directory(again.point)
+        assert {*left(again, tmp_path / name / "left")} == {*left_names, "new"}
 
 
 def test_labels_last_from_fsync_on(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Verdict:
                 self._check_resumable(upload)
             self._check_files()
             self._check_retries()
-            eventually(lambda: not self._unaccounted(), 20)
+            eventually(lambda: not unaccounted(self._server), 20)
         finally:
             self._connection.close()
         self._server.kill()
@@ -167,9 +167,10 @@ class Verdict:
                 times = Counter(record["filename"] for record in self._server.files())
                 assert [times[file.content.name] for file in request.files] == [1], f"stored again: {request}"
 
-    def _unaccounted(self) -> set[str]:
-        """Files on the disk that neither a file nor an unfinished upload needs."""
-        sql = "SELECT key FROM files UNION SELECT key FROM uploads WHERE state != 'finished'"
-        with closing(sqlite3.connect(f"file:{self._server.dir}/index.db?mode=ro", uri=True)) as index:
-            keys = {key for (key,) in index.execute(sql)}
-        return set(self._server.blobs()) - keys
+
+def unaccounted(server: Server) -> set[str]:
+    """Files on the disk that neither a file nor an unfinished upload needs."""
+    sql = "SELECT key FROM files UNION SELECT key FROM uploads WHERE state != 'finished'"
+    with closing(sqlite3.connect(f"file:{server.dir}/index.db?mode=ro", uri=True)) as index:
+        keys = {key for (key,) in index.execute(sql)}
+    return set(server.blobs()) - keys
