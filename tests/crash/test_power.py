@@ -27,6 +27,7 @@ ENVIRONMENT: Final = {"SPOOL_STORAGE_SWEEP_INTERVAL": "1s"}
 KILLS: Final = 4 * EFFORT
 FIRST_CUTS: Final = 3 * EFFORT
 SECOND_CUTS: Final = 2
+RARE: Final = 20
 SHARED: Final = 3  # cuts judged at once
 
 
@@ -40,36 +41,45 @@ class Cut(NamedTuple):
 
 def boundaries(operations: Sequence[Operation]) -> Iterator[tuple[str, int]]:
     """Every name given or taken and every sync, by what it is of."""
-    names = {1: "/"}
-    homes = {1: 1}
+    names, homes = {ROOT: "/"}, {ROOT: ROOT}
     for place, (kind, inode, directory, name, _) in enumerate(operations):
-        if kind in ("create", "mkdir", "link") and names.get(homes.get(inode, 0)) != "incoming":
+        if kind in ("create", "mkdir", "link"):
             names[inode], homes[inode] = name, directory
-        if kind in ("write", "truncate", "setxattr", "removexattr", "tmpfile"):
-            continue
-        yield f"{kind} {_noun(inode, names, homes)}", place
+        if kind not in ("write", "truncate", "setxattr", "removexattr", "tmpfile"):
+            yield f"{kind} {_noun(names.get(inode), names.get(directory or homes.get(inode, 0)))}", place
 
 
-def _noun(inode: int, names: dict[int, str], homes: dict[int, int]) -> str:
-    """What the inode is: all shards are one kind, and so are all blobs."""
-    name, home = names.get(inode), names.get(homes.get(inode, 0))
+def _noun(name: str | None, home: str | None) -> str:
+    """What it is: all shards are one kind, and so are all blobs, staged or live."""
     if home == "blobs":
         return "shard"
-    if name is None or home == "incoming" or (home is not None and len(home) == 2):
-        return "blob"
-    return name
+    if name is None or home == "incoming":
+        return "staged blob"
+    return "live blob" if home is not None and len(home) == 2 else name
 
 
-def around(operations: Sequence[Operation]) -> Iterator[Cut]:
-    """Cuts just before and after each boundary. Before it a cut is torn: otherwise it is that after the one before."""
+def commits(operations: Sequence[Operation]) -> Iterator[int]:
+    """The syncs of the index's log that come next after blobs have become live: those record files."""
+    live = False
     for kind, place in boundaries(operations):
-        yield from (Cut(kind, place + 1, torn=False), Cut(kind, place, torn=True), Cut(kind, place + 1, torn=True))
+        if live and kind == "fdatasync index.db-wal":
+            yield place
+        live = kind == "fsyncdir shard" or (live and kind != "fdatasync index.db-wal")
+
+
+def around(operations: Sequence[Operation]) -> list[Cut]:
+    """Cuts just before and after each boundary. Before it a cut is torn: otherwise it is that after the one before."""
+    cuts: dict[Cut, None] = {}
+    for kind, place in boundaries(operations):
+        near = (Cut(kind, place + 1, torn=False), Cut(kind, place, torn=True), Cut(kind, place + 1, torn=True))
+        cuts.update(dict.fromkeys(near))
+    return list(cuts)
 
 
 def choose(operations: Sequence[Operation], answers: Sequence[int], most: int, random: Random) -> list[Cut]:
     """At most `most` cuts: half of them when a client was just told something, half before or after boundaries.
 
-    Of the boundaries as many of each kind are chosen.
+    Of the boundaries as many of each kind are chosen, and those first that come often: a start has many that come once.
     """
     told = [Cut("answer", at, torn) for at in {*answers} for torn in (False, True)]
     kinds: defaultdict[str, list[Cut]] = defaultdict(list)
@@ -77,6 +87,7 @@ def choose(operations: Sequence[Operation], answers: Sequence[int], most: int, r
         kinds[cut.kind].append(cut)
     queues = [random.sample(cuts, len(cuts)) for cuts in kinds.values()]
     random.shuffle(queues)
+    queues.sort(key=lambda queue: len(queue) < RARE)
     rest = [cut for round_ in zip_longest(*queues) for cut in round_ if cut is not None]
     chosen = random.sample(told, min(len(told), most // 2))
     return chosen + rest[: most - len(chosen)]
@@ -135,8 +146,8 @@ def test_power_cut_breaks_no_promise(tmp_path: Path, flags: tuple[str, ...]) -> 
 
 def test_power_cut_during_recovery_breaks_no_promise(tmp_path: Path) -> None:
     history, operations = record(tmp_path)
-    for first in choose(operations, history.answers(), FIRST_CUTS, Random(10)):
-        directory = tmp_path / str(first.at)
+    for number, first in enumerate(choose(operations, history.answers(), FIRST_CUTS, Random(10))):
+        directory = tmp_path / f"recovery {number}"
         directory.mkdir()
         before = [*operations[: first.at], Operation("cut", ROOT)]
         with recorded(directory, before=before) as recording:
@@ -152,8 +163,8 @@ def test_power_cut_during_recovery_breaks_no_promise(tmp_path: Path) -> None:
 def test_power_cut_after_a_kill_takes_nothing_that_was_seen_in_between(tmp_path: Path) -> None:
     """What a killed server had written, but not synced, the next one finds and shows: it has to sync it first."""
     _, operations = record(tmp_path)
-    commits = [place for kind, place in boundaries(operations) if kind == "fdatasync index.db-wal"]
-    for place in Random(9).sample(commits, KILLS):
+    places = list(commits(operations))
+    for place in Random(9).sample(places, min(KILLS, len(places))):
         directory = tmp_path / str(place)
         directory.mkdir()
         with recorded(directory, before=operations[:place]) as recording:

@@ -67,7 +67,7 @@ class Volume:
     def unmount(self, *flags: str) -> None:
         """Also when a process that was just killed still has something open for a moment."""
         command = ["umount", *flags, str(self.point)]
-        eventually(lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0)
+        eventually(lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0, 30)
 
     def cut(self, server: Server) -> None:
         """The power fails under the server: what was not written out is lost. The volume is mounted again."""

@@ -211,7 +211,7 @@ class Client:
     def run(self, steps: int) -> bool:
         """Whether it came to its end: not if the server went away."""
         kinds = [self._put, self._form, self._form, self._retriable, self._abandon, self._tus, self._tus]
-        kinds += [self._draft, self._draft, self._concatenate, self._remove, self._retitle, self._retitle]
+        kinds += [self._draft, self._draft, self._concatenate, self._remove, self._remove, self._retitle, self._retitle]
         try:
             for _ in range(steps):
                 self._random.choice(kinds)()
