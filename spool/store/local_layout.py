@@ -31,6 +31,7 @@ class Layout:
 
     def __init__(self, root: Path, *, nameless: bool) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_way(root)
         self.root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
         blobs = _directory("blobs", self.root)
         self.incoming = _directory("incoming", self.root)
@@ -190,6 +191,20 @@ def _directory(name: str, parent: int) -> int:
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _sync_way(root: Path) -> None:
+    """The names that lead to `root` are durable as far as its file system goes, whichever process made them."""
+    device = root.stat().st_dev
+    for parent in root.resolve().parents:
+        if parent.stat().st_dev != device:
+            return
+        with suppress(PermissionError):  # a directory that may not be read was hardly made for us
+            fd = os.open(parent, _DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 def _has_nameless_files(directory: int) -> bool:

@@ -27,17 +27,25 @@ _PRAGMAS = (
 
 
 def create(path: Path) -> None:
-    """A database file is at `path`: a new one is its owner's alone, as its log will be, and outlives a power cut."""
-    try:
-        # Never opens one that exists: closing it again would drop this process's locks on it.
+    """A database file is at `path`: a new one is its owner's alone, as its log will be, and outlives a power cut.
+
+    What a process that was killed has left in the log is durable too: SQLite shows it to whoever opens the database
+    next, whether it was synced or not.
+    """
+    # Never opens one that exists: closing it again would drop this process's locks on it. SQLite locks no log.
+    with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with contextlib.suppress(FileNotFoundError):
+        _sync(path.with_name(f"{path.name}-wal"), os.O_RDONLY)
+    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        os.fsync(fd)
     finally:
-        os.close(directory)
+        os.close(fd)
 
 
 def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
