@@ -8,15 +8,21 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, Final
 
-from tests.crash.operation import OPERATIONS, ask
+from tests.crash.operation import OPERATIONS
 from tests.process import eventually, lacking, strace, traced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.process import Server
+
+
+LOOP: Final = "loop"
+_ROLES: Final = {"fdatasync": "index", "linkat": "publisher", "writev": "writer", "unlinkat": "reader"}
+"""What a thread is, by the first of these calls that it makes."""
 
 
 @dataclass(frozen=True, order=True)
@@ -24,47 +30,59 @@ class Point:
     """Where a fault comes: at the `number`th `call` that one thread makes during an operation."""
 
     operation: str
-    thread: int
-    """Its rank among the server's threads, in the order in which they were made; 0 is the event loop."""
+    thread: str
+    """Its role."""
     call: str
     number: int
 
-
-def warm_up(server: Server) -> None:
-    """Every thread that an operation needs is there, so that each has the same rank in every life of a server."""
-    for make in OPERATIONS.values():
-        operation = make(f"warm-up-{server.pid}-{make('').__class__.__name__}")
-        operation.prepare(server)
-        operation.run(server)
-        assert not operation.failed
-    for path in ("/files", "/healthz"):
-        assert ask(server, "GET", path).status == 200
+    def __str__(self) -> str:
+        return f"{self.operation}-{self.thread}-{self.call}-{self.number}"
 
 
-def threads(server: Server) -> list[int]:
-    """The ids of the server's threads, oldest first."""
-    return sorted(int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir())
+Threads = dict[str, int]
+"""The ids of a server's threads by their role."""
+
+
+def warm_up(server: Server, name: str) -> Threads:
+    """Makes the server start every thread that stores; which is which."""
+    log = server.dir.with_name(f"{server.dir.name}.threads")
+    with recorded(server, _ROLES, log):
+        for kind in ("patch", "tus", "delete"):
+            operation = OPERATIONS[kind](f"{name}-{kind}")
+            operation.prepare(server)
+            operation.run(server)
+            assert not operation.failed, operation.replies
+    made = _calls(log)
+    found = {LOOP: server.pid}
+    for call, role in _ROLES.items():
+        [found[role], *_] = [thread for thread, its in made if its == call and thread not in found.values()]
+    return found
 
 
 @contextmanager
-def recorded(server: Server, calls: Sequence[str], log: Path) -> Iterator[None]:
-    """Writes to `log` every one of these system calls that succeeds or fails inside."""
-    command = ["strace", "-f", "-I2", "-qq", "-y", "-o", str(log), "-e", f"trace={','.join(calls)}"]
-    with _running([*command, "-p", str(server.pid)], threads(server)):
+def recorded(server: Server, calls: Iterable[str], log: Path) -> Iterator[None]:
+    """Writes to `log` every one of these system calls that is made inside."""
+    command = ["strace", "-f", "-I2", "-qq", "-o", str(log), "-e", f"trace={','.join(calls)}", "-p", str(server.pid)]
+    threads = [int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir()]
+    with _running(command, threads):
         yield
 
 
-def count(server: Server, log: Path) -> Counter[tuple[int, str]]:
-    """How often each thread, by rank, made each call."""
-    ranks = {thread: rank for rank, thread in enumerate(threads(server))}
+def _calls(log: Path) -> list[tuple[int, str]]:
     lines = [re.match(r"(\d+) +(\w+)\(", line) for line in log.read_text("utf-8", "replace").splitlines()]
-    return Counter((ranks[int(line[1])], line[2]) for line in lines if line and int(line[1]) in ranks)
+    return [(int(line[1]), line[2]) for line in lines if line]
+
+
+def count(threads: Threads, log: Path) -> Counter[tuple[str, str]]:
+    """How often each thread, by role, made each call."""
+    roles = {thread: role for role, thread in threads.items()}
+    return Counter((roles[thread], call) for thread, call in _calls(log) if thread in roles)
 
 
 @contextmanager
-def faulty(server: Server, point: Point, effect: str, log: Path) -> Iterator[None]:
+def faulty(threads: Threads, point: Point, effect: str, log: Path) -> Iterator[None]:
     """The server with `effect`, such as signal=SIGKILL or error=EIO, at this point."""
-    thread = threads(server)[point.thread]
+    thread = threads[point.thread]
     command = [*strace(point.call, f"{effect}:when={point.number}"), "-y", "-o", str(log), "-p", str(thread)]
     command.remove("-f")  # this thread alone
     with _running(command, [thread]):
@@ -73,7 +91,8 @@ def faulty(server: Server, point: Point, effect: str, log: Path) -> Iterator[Non
 
 def struck(log: Path) -> bool:
     """Whether the fault came."""
-    return re.search(r"\(INJECTED\)|killed by SIGKILL", log.read_text("utf-8", "replace")) is not None
+    # a call that a kill kept from running has no result
+    return re.search(r"\(INJECTED\)$|= \?$", log.read_text("utf-8", "replace"), re.MULTILINE) is not None
 
 
 @contextmanager
@@ -90,17 +109,17 @@ def _running(command: list[str], expected: Sequence[int]) -> Iterator[None]:
         tracer.communicate(timeout=10)
 
 
-def spread(points: Sequence[Point], amount: int) -> list[Point]:
-    """At most `amount` of the points, fairly: of each operation's calls the first, the last, then those between."""
-    groups: dict[tuple[str, int, str], list[Point]] = {}
-    for point in sorted(points):
-        groups.setdefault((point.operation, point.thread, point.call), []).append(point)
-    rounds: dict[int, list[Point]] = {}
-    for group in groups.values():
-        for turn, index in enumerate(_outside_in(len(group))):
-            rounds.setdefault(turn, []).append(group[index])
-    return [point for turn in sorted(rounds) for point in rounds[turn]][:amount]
-
-
-def _outside_in(size: int) -> list[int]:
-    return sorted(range(size), key=lambda index: (min(index, size - 1 - index), index))
+def spread(points: Sequence[Point], amount: int, seed: str) -> list[Point]:
+    """At most `amount` of the points, the same for the same seed, evenly over operations and then over calls."""
+    random = Random(seed)
+    ordered: list[tuple[tuple[int, int], Point]] = []
+    for operation in sorted({point.operation for point in points}):
+        groups: dict[tuple[str, str], list[Point]] = {}
+        for point in points:
+            if point.operation == operation:
+                groups.setdefault((point.thread, point.call), []).append(point)
+        names = random.sample(sorted(groups), len(groups))
+        for place, name in enumerate(names):
+            shuffled = random.sample(groups[name], len(groups[name]))
+            ordered += [((turn, place), point) for turn, point in enumerate(shuffled)]
+    return [point for _, point in sorted(ordered)][:amount]
