@@ -15,7 +15,16 @@ from spool.errors import NotFound, Rejected, Unavailable
 from spool.model import Key, Usage
 from spool.store import sqlite_uploads
 from spool.store.batch import Batcher
-from spool.store.sqlite_connection import connect, create, migrate, snapshot, transaction, translated
+from spool.store.sqlite_connection import (
+    connect,
+    create,
+    migrate,
+    overwrite,
+    settle,
+    snapshot,
+    transaction,
+    translated,
+)
 from spool.store.sqlite_pages import read_page
 from spool.store.sqlite_rows import (
     ANSWER,
@@ -72,6 +81,8 @@ class SqliteIndex:
         self._scan = scan
         self._closed = False
         self._writer = writer
+        self._doubtful = False
+        """A commit failed: what it wrote may come back after a crash, until something is written in its place."""
         self._batcher: Batcher[Operation, object] = Batcher("index-writer", self._flush)
         self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index-reader")
         self._readers: LifoQueue[Connection] = LifoQueue()
@@ -122,6 +133,8 @@ class SqliteIndex:
         return [to_file(row) for row in await self._rows(sql, microseconds(now), limit)]
 
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
+        if self._doubtful:  # or the caller might delete the blob of a row that comes back
+            await self._write(lambda _: None)
         # As one JSON array, for the number of parameters is limited.
         # One statement, so that no key falls between: an upload's row hands its key over to a file's.
         sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?)) UNION ALL
@@ -237,8 +250,14 @@ class SqliteIndex:
         return cast("R", await self._batcher.submit(operation))
 
     def _flush(self, lot: Sequence[Operation]) -> list[object]:
-        with translated(), transaction(self._writer):
-            return [_attempt(self._writer, operation) for operation in lot]
+        with translated():
+            if self._doubtful:
+                overwrite(self._writer)
+            self._doubtful = True
+            with transaction(self._writer):
+                outcomes = [_attempt(self._writer, operation) for operation in lot]
+            self._doubtful = False
+        return outcomes
 
 
 def _open(path: Path) -> list[Connection]:
@@ -246,6 +265,7 @@ def _open(path: Path) -> list[Connection]:
     try:
         with translated():
             create(path)
+            settle(path)
             connections.append(connect(path, "rw"))
             migrate(connections[0])
             connections.extend(connect(path, "ro") for _ in range(_READERS))

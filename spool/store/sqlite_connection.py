@@ -33,11 +33,24 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path.parent, os.O_DIRECTORY)
+
+
+def settle(path: Path) -> None:
+    """Whatever the log of the database holds is durable: a process that was killed in a commit did not wait for that.
+
+    SQLite shows such a commit to whoever opens the database next, and so it would be acknowledged by a retry.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _sync(path.with_name(f"{path.name}-wal"))  # it is not locked, unlike the database: closing it does no harm
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
-        os.fsync(directory)
+        os.fsync(fd)
     finally:
-        os.close(directory)
+        os.close(fd)
 
 
 def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
@@ -87,6 +100,18 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:  # after some errors SQLite has rolled back by itself
             connection.execute("ROLLBACK")
         raise
+
+
+def overwrite(connection: sqlite3.Connection) -> None:
+    """Something durable is where a commit was written that failed.
+
+    Its frames still lie at the end of the log. Nobody sees them, until a crash makes SQLite read the log anew: then
+    they are valid, though they were answered with an error. Whatever is committed next takes their place, but what
+    changes nothing writes nothing.
+    """
+    sql = "INSERT INTO settings VALUES ('overwritten', randomblob(16)) ON CONFLICT DO UPDATE SET value = excluded.value"
+    with transaction(connection):
+        connection.execute(sql)
 
 
 @contextlib.contextmanager

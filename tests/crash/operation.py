@@ -57,7 +57,7 @@ class Operation(ABC):
         self.replies: list[Reply] = []
         self.lost = False
 
-    def prepare(self, server: Server) -> None:
+    def prepare(self, server: Server) -> None:  # noqa: B027  # most need nothing
         """What it needs is there."""
 
     def run(self, server: Server) -> None:
@@ -74,7 +74,7 @@ class Operation(ABC):
     def check(self, server: Server, listed: Listed) -> None:
         """What is listed is what this client may, and must, expect."""
 
-    def go_on(self, server: Server) -> None:
+    def go_on(self, server: Server) -> None:  # noqa: B027  # most cannot
         """A client that can resume does; then its file is there."""
 
     @property
@@ -131,12 +131,13 @@ class Resumable(Operation):
         self.complete = False
 
     def _run(self, server: Server) -> None:
-        if self._create(server):
+        if self.create(server):
             half = len(self.file.data) // 2
-            if self._append(server, self.file.data[:half]) and self.told == half:
-                self._append(server, self.file.data[half:])
+            if self.append(server, self.file.data[:half]) and self.told == half:
+                self.append(server, self.file.data[half:])
 
-    def _create(self, server: Server) -> bool:
+    def create(self, server: Server) -> bool:
+        """Whether there is an upload now."""
         if self.dialect == "tus":
             head = {k: v for k, v in tus_creation(self.file).items() if k != "Content-Type"}
             reply = self._ask(server, "POST", "/tus", b"", **head)
@@ -148,7 +149,8 @@ class Resumable(Operation):
             self.path = urlsplit(reply.headers["Location"]).path
         return reply.status == 201
 
-    def _append(self, server: Server, piece: bytes) -> bool:
+    def append(self, server: Server, piece: bytes) -> bool:
+        """Whether the upload goes on behind `piece` now."""
         last = self.told + len(piece) == len(self.file.data)
         head = {**self._own(), "Upload-Offset": str(self.told)}
         if self.dialect == "tus":
@@ -183,7 +185,7 @@ class Resumable(Operation):
         assert reply.status in (200, 204), (self.name, reply)
         self.hear(int(reply.headers["Upload-Offset"]))
         if self.told < len(self.file.data):
-            assert self._append(server, self.file.data[self.told :]), (self.name, self.replies[-1])
+            assert self.append(server, self.file.data[self.told :]), (self.name, self.replies[-1])
         elif self.dialect == "rufh":
             assert reply.headers["Upload-Complete"] == "?1"
         self.complete = True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.crash.book import listing, unaccounted
-from tests.crash.operation import OPERATIONS
+from tests.crash.operation import OPERATIONS, OneShot
 from tests.crash.tracer import LOOP, Point, count, faulty, recorded, spread, struck, warm_up
-from tests.process import EFFORT, Server, eventually, without_nameless_files
+from tests.process import EFFORT, Server, eventually, slowed, without_nameless_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,3 +110,15 @@ def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path) 
         )
         assert sum(calls.values()) > result.survived
         assert {kind for kind, _ in result.killed} == OPERATIONS.keys()
+
+
+def test_start_makes_durable_what_a_killed_commit_had_written(tmp_path: Path) -> None:
+    upload = OneShot("unknown", 5_000)
+    with Server(tmp_path / "spool", env=ENV) as server, slowed(server, "fdatasync", "signal=SIGKILL"):
+        upload.run(server)
+        server.wait()
+    log = tmp_path / "strace"
+    tracing = ["strace", "-f", "-D", "-y", "-qq", "-o", str(log), "-e", "trace=fsync,fdatasync"]
+    with Server(tmp_path / "spool", env=ENV, prefix=tracing) as server:
+        assert "unknown-0" in listing(server)  # and so it would be after the next crash
+        assert re.search(r"index\.db-wal>\) += 0", log.read_text())
