@@ -81,7 +81,7 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         return (await index.usage(owner)).size
 
     async def free() -> int:
-        return await blobs.free() - await index.promised()
+        return await blobs.free() - await index.promised() - index.owed
 
     limits, server = config.limits, config.server
     policy = Policy(
