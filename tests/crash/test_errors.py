@@ -28,7 +28,7 @@ FAULTS = {"EIO": (*WRITING, "utimensat", "unlinkat", "close"), "ENOSPC": WRITING
 UNTOLD = {("ENOSPC", "fdatasync"), ("EDQUOT", "fdatasync"), ("EDQUOT", "pwrite64")}
 """What SQLite does not tell from an error of the disk."""
 ALL = EFFORT >= 20
-POINTS = 10_000 if ALL else 30 * EFFORT  # of each store and error
+POINTS = 10_000 if ALL else 14 * EFFORT  # of each store and error
 
 
 class Sweep:

@@ -24,7 +24,7 @@ CALLS = (
 )
 ON_THE_LOOP = ("sendto", "write")
 ALL = EFFORT >= 20
-POINTS = 10_000 if ALL else 24 * EFFORT  # of each store
+POINTS = 10_000 if ALL else 20 * EFFORT  # of each store
 ENV = {"SPOOL_SERVER_INTERIM_RESPONSES": "false", "SPOOL_LIMITS_MIN_FREE_SPACE": "1 MiB"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import count
@@ -77,6 +78,8 @@ def _send(connection: HTTPConnection, kind: str, upload: Upload) -> None:
         connection.request("PUT", f"/files/{first.name}", first.data)
     elif kind == "chunked":
         connection.request("PUT", f"/files/{first.name}", _pieces(first.data), encode_chunked=True)
+    elif kind == "slow":
+        connection.request("PUT", f"/files/{first.name}", _drops(first.data), encode_chunked=True)
     else:
         connection.request("POST", "/tus", first.data, tus_creation(first))
     upload.sent = True
@@ -90,6 +93,14 @@ def tus_creation(file: Content) -> dict[str, str]:
         "Upload-Metadata": f"filename {base64.b64encode(file.name.encode()).decode()}",
         "Content-Type": "application/offset+octet-stream",
     }
+
+
+def _drops(data: bytes) -> Iterator[bytes]:
+    """In two seconds or more, if there are enough."""
+    step = max(1, len(data) // 20)
+    for start in range(0, len(data), step):
+        time.sleep(0.1)
+        yield data[start : start + step]
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
