@@ -6,6 +6,7 @@ can start a line, change a colour or reverse the text of a terminal.
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import sys
@@ -36,6 +37,7 @@ class JsonFormatter(logging.Formatter):
 
 def configure(form: str, level: str) -> None:
     """Logs of Spool and of its libraries go to standard error. `form` is "text" or "json"."""
+    codecs.lookup("unicode_escape")  # Python loads it at its first use, and then there may be no descriptor left
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

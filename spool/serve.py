@@ -89,7 +89,7 @@ def _make_ingest(
 
     async def free() -> int:
         promised = await index.promised()  # first, or bytes that arrive in between would count nowhere
-        return await blobs.free() - promised
+        return await blobs.free() - promised - index.owed
 
     limits = config.limits
     return Ingest(

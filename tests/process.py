@@ -262,19 +262,24 @@ def slowed(server: Server, call: str, effect: str) -> Iterator[None]:
 
 
 def _traced(pid: int) -> bool:
-    return all(_tracer(pid, thread.name) for thread in Path(f"/proc/{pid}/task").iterdir())
+    return all(traced(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir())
 
 
-def _tracer(pid: int, thread: int | str) -> int:
-    match = re.search(r"TracerPid:\s+(\d+)", Path(f"/proc/{pid}/task/{thread}/status").read_text("ascii"))
+def traced(thread: int) -> int:
+    """Who traces this thread; 0 for nobody."""
+    match = re.search(r"TracerPid:\s+(\d+)", Path(f"/proc/{thread}/status").read_text("ascii"))
     assert match
     return int(match[1])
 
 
-@contextmanager
-def without_nameless_files(directory: Path) -> Iterator[Server]:
-    """A server whose one try to give a nameless file a name has failed, as it does on some file systems."""
-    with Server(directory, prefix=[*strace("linkat", "error=EXDEV"), "-D"]) as server:
-        os.kill(_tracer(server.pid, server.pid), signal.SIGTERM)
-        eventually(lambda: not _tracer(server.pid, server.pid))
-        yield server
+def without_nameless_files(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Server:
+    """A server whose one try to give a nameless file a name fails at each start, as it does on some file systems."""
+    return _WithoutNamelessFiles(directory, *arguments, env=env, prefix=[*strace("linkat", "error=EXDEV"), "-D"])
+
+
+class _WithoutNamelessFiles(Server):
+    def start(self) -> Self:
+        super().start()
+        os.kill(traced(self.pid), signal.SIGTERM)
+        eventually(lambda: not traced(self.pid))
+        return self

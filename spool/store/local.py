@@ -14,6 +14,7 @@ Directories are 0700, files 0600; every file is opened relative to its directory
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -363,7 +364,8 @@ async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
     try:
         return LocalStore(await wrap(Layout)(root, nameless=nameless))
     except OSError as error:
-        raise Unavailable(f"cannot use {root}: {error.strerror}; it must belong to the user who runs spool") from error
+        advice = "" if error.errno == errno.EROFS else "; it must belong to the user who runs spool"
+        raise Unavailable(f"cannot use {root}: {error.strerror}{advice}") from error
 
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _RESUMED: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _SHARDS: Final = tuple(f"{shard:02x}" for shard in range(256))
 
 Entry = tuple[Key, int, datetime]
@@ -33,6 +34,7 @@ class Layout:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_way(root)
         self.root = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        self._lock = os.open("lock", _LOCK, 0o600, dir_fd=self.root)  # fails on a read-only disk
         blobs = _directory("blobs", self.root)
         self.incoming = _directory("incoming", self.root)
         self.shards = {shard: _directory(shard, blobs) for shard in _SHARDS}
@@ -40,7 +42,6 @@ class Layout:
         os.fsync(self.root)
         os.close(blobs)
         self.nameless = nameless and _has_nameless_files(self.incoming)
-        self._lock: int | None = None
 
     def shard(self, key: Key) -> int:
         """The directory of the live blob."""
@@ -114,21 +115,16 @@ class Layout:
 
     def lock(self) -> bool:
         """Whether this process now owns the directory."""
-        lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.root)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
             return False
-        self._lock = lock
         return True
 
     def close(self) -> None:
         """The directories are closed, and another process may own them."""
-        for fd in (*self.shards.values(), self.incoming, self.root):
+        for fd in (*self.shards.values(), self.incoming, self.root, self._lock):
             os.close(fd)
-        if self._lock is not None:
-            os.close(self._lock)
 
 
 def open_staged(key: Key, incoming: int, size: int, *, create: bool = False) -> int:

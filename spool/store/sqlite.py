@@ -11,12 +11,21 @@ from datetime import timedelta
 from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from spool.errors import NotFound, Rejected, Unavailable
+from spool.errors import NotFound, Rejected, StorageFull, Unavailable
 from spool.model import Key
 from spool.store import sqlite_inventory, sqlite_limits, sqlite_uploads
 from spool.store.batch import Batcher
-from spool.store.sqlite_connection import connect, create, migrate, snapshot, transaction, translated
+from spool.store.sqlite_connection import (
+    connect,
+    create,
+    migrate,
+    overwrite,
+    snapshot,
+    transaction,
+    translated,
+)
 from spool.store.sqlite_pages import read_page
+from spool.store.sqlite_reserve import Reserve
 from spool.store.sqlite_rows import (
     ANSWER,
     FILE,
@@ -76,16 +85,21 @@ async def open_sqlite(
     writer, *readers = await asyncio.to_thread(_open, path)
     for connection in (writer, *readers):
         connected(connection)
-    return SqliteIndex(writer, readers, scan=scan)
+    reserve = Reserve(path.with_name(f"{path.name}-reserve"))
+    await asyncio.to_thread(reserve.keep)
+    return SqliteIndex(writer, readers, reserve, scan=scan)
 
 
 class SqliteIndex:
     """An Index. It owns its connections: the writer, and one for each thread that reads."""
 
-    def __init__(self, writer: Connection, readers: Sequence[Connection], *, scan: int) -> None:
+    def __init__(self, writer: Connection, readers: Sequence[Connection], reserve: Reserve, *, scan: int) -> None:
         self._scan = scan
+        self._reserve = reserve
         self._closed = False
         self._writer = writer
+        self._doubtful = False
+        """A commit failed: what it wrote may come back after a crash, until something is written in its place."""
         self._batcher: Batcher[Operation, object] = Batcher("index-writer", self._flush)
         self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index-reader")
         self._readers: LifoQueue[Connection] = LifoQueue()
@@ -133,13 +147,15 @@ class SqliteIndex:
             connection.execute("DELETE FROM files WHERE id = ?", (id,))
             return file
 
-        return await self._write(operation)
+        return await self._make_room(operation)
 
     async def expired(self, now: datetime, limit: int) -> Sequence[File]:
         sql = f"SELECT {FILE} FROM files WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
         return [to_file(row) for row in await self._rows(sql, microseconds(now), limit)]
 
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
+        if self._doubtful:  # or the caller might delete the blob of a row that comes back
+            await self._write(lambda _: None)
         # As one JSON array, for the number of parameters is limited.
         # One statement, so that no key falls between: an upload's row hands its key over to a file's.
         sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?)) UNION ALL
@@ -169,13 +185,14 @@ class SqliteIndex:
         return await self._read(lambda connection: sqlite_uploads.read(connection, id))
 
     async def claim(self, id: UploadId) -> Resumable:
-        return await self._write(lambda connection: sqlite_uploads.claim(connection, id))
+        # an upload is claimed before it is dropped
+        return await self._make_room(lambda connection: sqlite_uploads.claim(connection, id))
 
     async def advance(self, upload: Resumable) -> None:
         await self._write(lambda connection: sqlite_uploads.advance(connection, upload))
 
     async def drop(self, id: UploadId) -> Resumable:
-        return await self._write(lambda connection: sqlite_uploads.drop(connection, id))
+        return await self._make_room(lambda connection: sqlite_uploads.drop(connection, id))
 
     async def stale(self, before: datetime, limit: int) -> Sequence[Resumable]:
         return await self._read(lambda connection: sqlite_uploads.stale(connection, before, limit))
@@ -192,7 +209,15 @@ class SqliteIndex:
         return to_answer(rows[0]) if rows else None
 
     async def forget(self, before: datetime) -> int:
-        return await self._change("DELETE FROM answers WHERE created_at < ?", microseconds(before))
+        sql = "DELETE FROM answers WHERE created_at < ?"
+        forgotten = await self._make_room(lambda connection: connection.execute(sql, (microseconds(before),)).rowcount)
+        await asyncio.to_thread(self._reserve.keep)  # here, because this comes after whatever a sweep deletes
+        return forgotten
+
+    @property
+    def owed(self) -> int:
+        """Bytes of the disk that are free, but not for uploads."""
+        return self._reserve.owed
 
     async def add_token(self, token: Token, secret_hash: str) -> None:
         def operation(connection: Connection) -> None:
@@ -284,9 +309,23 @@ class SqliteIndex:
         """What `operation` returns, once it is durable. It runs on the writer's thread and must be quick."""
         return cast("R", await self._batcher.submit(operation))
 
+    async def _make_room(self, operation: Callable[[Connection], R]) -> R:
+        """As `_write`, for what in the end takes less room: it succeeds on a full disk, too, thanks to the reserve."""
+        try:
+            return await self._write(operation)
+        except StorageFull:
+            await asyncio.to_thread(self._reserve.release)
+            return await self._write(operation)
+
     def _flush(self, lot: Sequence[Operation]) -> list[object]:
-        with translated(), transaction(self._writer):
-            return [_attempt(self._writer, operation) for operation in lot]
+        with translated():
+            if self._doubtful:
+                overwrite(self._writer)
+            self._doubtful = True
+            with transaction(self._writer):
+                outcomes = [_attempt(self._writer, operation) for operation in lot]
+            self._doubtful = False
+        return outcomes
 
 
 def _open(path: Path) -> list[Connection]:

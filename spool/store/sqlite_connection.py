@@ -97,6 +97,18 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def overwrite(connection: sqlite3.Connection) -> None:
+    """Something durable is where a commit was written that failed.
+
+    Its frames still lie at the end of the log. Nobody sees them, until a crash makes SQLite read the log anew: then
+    they are valid, though they were answered with an error. Whatever is committed next takes their place, but what
+    changes nothing writes nothing.
+    """
+    sql = "INSERT INTO settings VALUES ('overwritten', randomblob(16)) ON CONFLICT DO UPDATE SET value = excluded.value"
+    with transaction(connection):
+        connection.execute(sql)
+
+
 @contextlib.contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     """What is read inside is one state of the index, and the log need not be kept for it afterwards."""

@@ -142,10 +142,8 @@ def test_malformed_requests_leave_nothing_behind(target: Target) -> None:
     eventually(lambda: server.staged() == 0)
     eventually(lambda: len(server.descriptors()) <= target.descriptors)
     files = server.files()
-    names = {path.name for path in server.dir.glob("blobs/*/*")}
-    assert len(names) == len(files)
     assert server.rss() < MOST_MEMORY
-    assert sorted(_digests(server)) == sorted(file["sha256"] for file in files)
+    assert sorted(_digests(server)) == sorted({file["sha256"] for file in files})
     assert curl("-T", "-", f"{server.url}/files/after", stdin=b"as ever").status == 201
 
 

@@ -65,6 +65,11 @@ def limit_pages(pages: int) -> Callable[[sqlite3.Connection], object]:
     return lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
+def deny_commits(action: int, operation: str | None, *_: object) -> int:
+    denied = action == sqlite3.SQLITE_TRANSACTION and operation == "COMMIT"
+    return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+
 def modes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
 
@@ -84,11 +89,7 @@ async def test_calls_at_the_same_time_share_commits(index: SqliteIndex, sight: S
 
 
 async def test_a_commit_that_fails_fails_its_lot_and_no_other(index: SqliteIndex, sight: Sight) -> None:
-    def deny(action: int, operation: str | None, *_: object) -> int:
-        denied = action == sqlite3.SQLITE_TRANSACTION and operation == "COMMIT"
-        return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
-
-    sight.connections[0].set_authorizer(deny)
+    sight.connections[0].set_authorizer(deny_commits)
     finishes = (index.finish([a_file(str(number))]) for number in range(3))
     outcomes = await asyncio.gather(*finishes, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
@@ -96,6 +97,20 @@ async def test_a_commit_that_fails_fails_its_lot_and_no_other(index: SqliteIndex
     sight.connections[0].set_authorizer(None)
     await index.finish([a_file("1")])
     assert await listed(index) == [a_file("1")]
+
+
+async def test_a_commit_that_failed_is_overwritten_before_it_is_told_which_blobs_have_a_row(
+    index: SqliteIndex, sight: Sight
+) -> None:
+    sight.connections[0].set_authorizer(deny_commits)
+    with pytest.raises(Unavailable):
+        await index.finish([a_file("1")])
+    with pytest.raises(Unavailable):
+        await index.referenced([a_file("1").key])
+    sight.connections[0].set_authorizer(None)
+    before = sight.connections[0].total_changes
+    assert await index.referenced([a_file("1").key]) == set()
+    assert sight.connections[0].total_changes > before
 
 
 async def test_a_full_disk_refuses_new_files_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -176,7 +191,7 @@ async def test_the_files_are_their_owner_s_alone_whatever_the_umask(tmp_path: Pa
         await index.aclose()
     finally:
         os.umask(before)
-    assert found == {"index.db": 0o600, "index.db-wal": 0o600, "index.db-shm": 0o600}
+    assert found == dict.fromkeys(["index.db", "index.db-wal", "index.db-shm", "index.db-reserve"], 0o600)
 
 
 @pytest.mark.parametrize("name", ["index.db", "in dex?#%41.db"])

@@ -1,0 +1,124 @@
+"""kill -9 before each system call of stage and commit: what was acknowledged is there, and nothing half-done is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from tests.crash.book import listing, unaccounted
+from tests.crash.operation import OPERATIONS, OneShot
+from tests.crash.tracer import LOOP, Point, count, faulty, recorded, spread, struck, warm_up
+from tests.process import EFFORT, Server, eventually, slowed, without_nameless_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.crash.operation import Operation
+
+CALLS = (
+    *("openat", "write", "writev", "pwrite64", "sync_file_range", "fsync", "fdatasync", "utimensat", "linkat"),
+    *("unlinkat", "ftruncate", "close", "sendto"),
+)
+ON_THE_LOOP = ("sendto", "write")
+ALL = EFFORT >= 20
+POINTS = 10_000 if ALL else 20 * EFFORT  # of each store
+ENV = {"SPOOL_SERVER_INTERIM_RESPONSES": "false", "SPOOL_LIMITS_MIN_FREE_SPACE": "1 MiB"}
+
+
+class Sweep:
+    """One server that is killed at one point after the other."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.threads = warm_up(server, "first")
+        self.log = server.dir.with_name(f"{server.dir.name}.strace")
+        self.killed: Counter[tuple[str, str]] = Counter()
+        self.acknowledged = 0
+        self.survived = 0
+        self.kept: set[str] = set()
+
+    def points(self) -> list[Point]:
+        """Every call of every operation; where all are tried, also one more than there are."""
+        found = []
+        for kind, make in OPERATIONS.items():
+            operation = make(f"count-{kind}")
+            operation.prepare(self.server)
+            with recorded(self.server, CALLS, self.log):
+                operation.run(self.server)
+            assert not operation.failed, (kind, operation.replies)
+            for (thread, call), amount in count(self.threads, self.log).items():
+                if (thread == LOOP) == (call in ON_THE_LOOP):  # elsewhere a byte sent only wakes the loop
+                    found += [Point(kind, thread, call, number) for number in range(1, amount + 1 + ALL)]
+        return found
+
+    def strike(self, point: Point) -> None:
+        """Kills at this point, restarts, and holds what is there against what the client knows."""
+        name = str(point)
+        operation = OPERATIONS[point.operation](name)
+        operation.prepare(self.server)
+        with faulty(self.threads, point, "signal=SIGKILL", self.log):
+            operation.run(self.server)
+        if struck(self.log):
+            self.server.wait()
+            self.killed[point.operation, point.call] += 1
+            self.server.start()
+        else:
+            assert not operation.failed, (name, operation.replies)
+            self.survived += 1
+        self.acknowledged += not operation.failed
+        self._settle(operation)
+        if struck(self.log):
+            self.threads = warm_up(self.server, f"{name}-warm-up")
+
+    def _settle(self, operation: Operation) -> None:
+        eventually(lambda: not unaccounted(self.server))
+        operation.check(self.server, listing(self.server))
+        operation.go_on(self.server)
+        listed = listing(self.server)
+        operation.check(self.server, listed)
+        assert self.kept <= listed.keys(), f"lost: {self.kept - listed.keys()}"
+        self.kept = set(listed)
+        assert not unaccounted(self.server)
+
+
+def sweep(server: Server) -> Sweep:
+    with server:
+        done = Sweep(server)
+        points = done.points()
+        for point in spread(points, POINTS, server.dir.name):
+            done.strike(point)
+    return done
+
+
+def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path) -> None:
+    stores = {
+        "nameless": Server(tmp_path / "nameless", env=ENV),
+        "named": without_nameless_files(tmp_path / "named", env=ENV),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        done = dict(zip(stores, pool.map(sweep, stores.values()), strict=True))
+    for store, result in done.items():
+        calls: Counter[str] = Counter()
+        for (_, call), amount in result.killed.items():
+            calls[call] += amount
+        print(  # noqa: T201  # the numbers are worth reading
+            f"\n{store}: killed at {sum(calls.values())} points, {result.survived} runs went on to their end, "
+            f"{result.acknowledged} acknowledged, 0 lost: {json.dumps(calls)}"
+        )
+        assert sum(calls.values()) > result.survived
+        assert {kind for kind, _ in result.killed} == OPERATIONS.keys()
+
+
+def test_start_makes_durable_what_a_killed_commit_had_written(tmp_path: Path) -> None:
+    upload = OneShot("unknown", 5_000)
+    with Server(tmp_path / "spool", env=ENV) as server, slowed(server, "fdatasync", "signal=SIGKILL"):
+        upload.run(server)
+        server.wait()
+    log = tmp_path / "strace"
+    tracing = ["strace", "-f", "-D", "-y", "-qq", "-o", str(log), "-e", "trace=fsync,fdatasync"]
+    with Server(tmp_path / "spool", env=ENV, prefix=tracing) as server:
+        assert "unknown-0" in listing(server)  # and so it would be after the next crash
+        assert re.search(r"index\.db-wal>\) += 0", log.read_text())
