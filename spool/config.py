@@ -13,7 +13,22 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spool.units import COUNT, DURATION, LIFETIME, LIST, NETWORKS, PATH, PORT, SIZE, SWITCH, TEXT, URL, Kind, choice
+from spool.units import (
+    COUNT,
+    DURATION,
+    INTERVAL,
+    LIFETIME,
+    LIST,
+    NETWORKS,
+    PATH,
+    PORT,
+    SIZE,
+    SWITCH,
+    TEXT,
+    URL,
+    Kind,
+    choice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +70,7 @@ class Storage:
     dir: Path = _key(PATH, "spool-data")
     dedupe: bool = _key(SWITCH, "true")
     sweep_interval: timedelta = _key(DURATION, "10m")
+    scrub_interval: timedelta = _key(INTERVAL, "30d")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from spool.model import Answer, File, Intent, Resumable, Staged, Token
+from spool.model import Answer, File, Intent, Resumable, Scrub, Staged, Token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,19 @@ def to_token(row: Row) -> Token:
     """The token of a row in the order of TOKEN."""
     id, name, scopes, created_at, expires_at = row  # noqa: A001 - `id` is the word of the design
     return Token(id, name, frozenset(json.loads(scopes)), _moment(created_at), _moment_or_none(expires_at))
+
+
+def scrub_value(scrub: Scrub) -> bytes:
+    """The scrub as a value among the settings."""
+    times = {"started_at": microseconds(scrub.started_at), "noted_at": microseconds(scrub.noted_at)}
+    return _text({**asdict(scrub), **times}).encode()
+
+
+def to_scrub(value: bytes) -> Scrub:
+    """The scrub of such a value."""
+    scrub = json.loads(value)
+    times = {name: _moment(scrub[name]) for name in ("started_at", "noted_at")}
+    return Scrub(**{**scrub, **times})
 
 
 def upload_row(upload: Resumable) -> Row:
