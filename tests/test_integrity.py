@@ -80,15 +80,15 @@ def test_spool_that_is_not_there_cannot_be_checked(tmp_path: Path) -> None:
 
 def test_server_scrubs_and_marks(tmp_path: Path) -> None:
     with Server(tmp_path / "spool", env={"SPOOL_STORAGE_SCRUB_INTERVAL": "1s"}) as server:
-        record = curl("-T", "-", f"{server.url}/a.bin", stdin=b"what was uploaded").json
+        record = curl("-T", "-", f"{server.url}/files/a.bin", stdin=b"what was uploaded").json
         [path] = server.dir.glob("blobs/*/*")
         eventually(lambda: any(event["blobs"] for event in server.events("scrub.done")))
         path.write_bytes(b"what was UPLOADED")
         eventually(lambda: server.events("blob.damaged"))
-        assert curl(record["content_url"]).status == 410
+        assert curl("-L", record["content_url"]).status == 410
         path.write_bytes(b"what was uploaded")
         eventually(lambda: server.events("blob.healed"))
-        assert curl(record["content_url"]).status == 200
+        assert curl("-L", record["content_url"]).status == 200
 
 
 class Client(threading.Thread):
@@ -111,13 +111,13 @@ class Client(threading.Thread):
                         os.utime(path, (0, 0))  # so that its age does not excuse it
                     except FileNotFoundError:
                         continue
-                for id in ids:
-                    connection.request("DELETE", f"/files/{id}")
+                for file in ids:
+                    connection.request("DELETE", f"/files/{file}")
                     connection.getresponse().read()
                 self.rounds += 1
 
     def _put(self, connection: HTTPConnection, data: bytes) -> Any:
-        connection.request("PUT", "/a.bin", data)
+        connection.request("PUT", "/files/a.bin", data)
         return json.load(connection.getresponse())["id"]
 
 

@@ -168,15 +168,20 @@ class Fsck:
 
     async def _check_idle(self, keys: Sequence[Key], sizes: Mapping[Key, int]) -> list[Finding]:
         """What of `keys`, which no record seemed to name, is garbage."""
-        suspects: list[Key] = []
+        suspects = await self._unnamed(keys)
+        if suspects and self._since is not None:
+            await asyncio.sleep(_DELETE)
+            there = [key for key in suspects if (await look(self._blobs, key)).size is not None]
+            suspects = await self._unnamed(there)
+        return [await self._reclaim(key, sizes[key]) for key in suspects]
+
+    async def _unnamed(self, keys: Sequence[Key]) -> list[Key]:
+        unnamed: list[Key] = []
         for start in range(0, len(keys), _LOT):
             lot = keys[start : start + _LOT]
             named = await self._index.referenced(lot)
-            suspects += [key for key in lot if key not in named]
-        if suspects and self._since is not None:
-            await asyncio.sleep(_DELETE)
-            suspects = [key for key in suspects if (await look(self._blobs, key)).size is not None]
-        return [await self._reclaim(key, sizes[key]) for key in suspects]
+            unnamed += [key for key in lot if key not in named]
+        return unnamed
 
     async def _reclaim(self, key: Key, size: int) -> Finding:
         if not is_key(key):
