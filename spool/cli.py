@@ -32,6 +32,8 @@ FAILED: Final = 1
 """The command is right, but could not be carried out."""
 WRONG: Final = 2
 """The command line or the configuration is wrong."""
+DAMAGED: Final = 3
+"""A check found something wrong that is not repaired."""
 _MOST: Final = 2**63 - 1
 
 
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="take uploads and serve files until SIGTERM"))
     _add_ls(commands.add_parser("ls", help="list files, newest first"))
     _add_gc(commands.add_parser("gc", help="delete expired files and reclaim what crashes left behind"))
+    _add_fsck(commands.add_parser("fsck", help="check that every file is whole, and mend what can be"))
     _add_token(commands.add_parser("token", help="create, list and revoke tokens"))
     _add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
     _add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
@@ -107,6 +110,13 @@ def _add_ls(parser: argparse.ArgumentParser) -> None:
 
 def _add_gc(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, _gc)
+
+
+def _add_fsck(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _fsck)
+    parser.add_argument("--deep", action="store_true", help="read every blob, and compare its SHA-256")
+    parser.add_argument("--repair", action="store_true", help="mark damaged files, and delete blobs that no file has")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:
@@ -217,22 +227,21 @@ def _show_config(arguments: argparse.Namespace) -> int:
 
 def _with_storage(
     arguments: argparse.Namespace,
-    work: Callable[[LocalStore, SqliteIndex], Awaitable[None]],
+    work: Callable[[LocalStore, SqliteIndex], Awaitable[int | None]],
     *,
     may_make: bool = False,
 ) -> int:
-    """Does `work` on the directory that the arguments name, beside a server or not."""
+    """Does `work` on the directory that the arguments name, beside a server or not; its exit code."""
     config = _load(arguments)
     if not may_make and not (config.storage.dir / "index.db").exists():
         raise ConfigError(f"there is no spool in {config.storage.dir}: name its directory with --dir")
     from spool import serve  # noqa: PLC0415
 
-    async def run() -> None:
+    async def run() -> int | None:
         async with serve.open_storage(config) as (blobs, index):
-            await work(blobs, index)
+            return await work(blobs, index)
 
-    asyncio.run(run())
-    return 0
+    return asyncio.run(run()) or 0
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -267,6 +276,16 @@ def _gc(arguments: argparse.Namespace) -> int:
 
         expired, reclaimed = await serve.sweep_beside(blobs, index)
         print(f"{expired} expired files deleted, {reclaimed} blobs reclaimed")
+
+    return _with_storage(arguments, work)
+
+
+def _fsck(arguments: argparse.Namespace) -> int:
+    async def work(blobs: LocalStore, index: SqliteIndex) -> int:
+        from spool import integrity  # noqa: PLC0415
+
+        sound = await integrity.fsck(blobs, index, deep=arguments.deep, repair=arguments.repair, as_json=arguments.json)
+        return 0 if sound else DAMAGED
 
     return _with_storage(arguments, work)
 

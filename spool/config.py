@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spool.units import (
     COUNT,
     DURATION,
+    INTERVAL,
     LIFETIME,
     LIMIT,
     LIST,
@@ -70,6 +71,7 @@ class Storage:
     dir: Path = _key(PATH, "spool-data")
     dedupe: bool = _key(SWITCH, "true")
     sweep_interval: timedelta = _key(DURATION, "10m")
+    scrub_interval: timedelta = _key(INTERVAL, "30d")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ Sort = Literal["created_at", "size", "filename"]
 Damage = Literal["missing", "size", "digest"]
 """What a check found wrong with a blob: it is gone, of another size, or its bytes have another SHA-256."""
 
+FindingKind = Literal["index", "missing", "size", "digest", "sound", "orphan", "stray", "upload"]
+"""What a check of the spool is about: the index itself; a file's damage; a file that is marked, but sound; a blob that
+no record names; what is no blob; an upload that misses staged bytes."""
+
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
@@ -129,6 +133,34 @@ class Label:
 
     file_id: FileId
     text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check of the spool found wrong."""
+
+    kind: FindingKind
+    detail: str
+    """For a person."""
+    key: str | None = None
+    """The blob, or the path of what is none."""
+    id: FileId | UploadId | None = None
+    filename: str | None = None
+    repaired: bool = False
+    """It is wrong no longer. A damaged file that is marked is still damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrub:
+    """A pass that reads all live blobs again, and how far it has come."""
+
+    started_at: datetime
+    noted_at: datetime
+    position: Key
+    """The blobs whose keys are below this are done."""
+    blobs: int = 0
+    size: int = 0
+    damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

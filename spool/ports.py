@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Override,
         Page,
         Resumable,
+        Scrub,
         Staged,
         Token,
         TokenId,
@@ -128,6 +129,17 @@ class Labels(Protocol):
         """Those that the live blob carries."""
 
 
+class Strays(Protocol):
+    """What lies in a store and is none of its blobs."""
+
+    def strays(self) -> AsyncIterator[str]:
+        """Where each lies, for a person. No key leads there, so nothing of ours reads or deletes it."""
+
+
+class CheckedStore(BlobStore, Strays, Protocol):
+    """Both, for those who check it."""
+
+
 class LabelledStore(BlobStore, Labels, Protocol):
     """Both, for those who make files and change them."""
 
@@ -189,8 +201,16 @@ class Files(Protocol):
 class Inventory(Protocol):
     """The records by their blobs, for those who check them."""
 
-    async def by_key(self, after: File | None, limit: int) -> Sequence[File]:
-        """At most `limit` files, ordered by key and id, from the one after `after` on."""
+    async def by_key(
+        self, after: File | None, limit: int, *, start: str = "", end: str | None = None
+    ) -> Sequence[File]:
+        """At most `limit` files, ordered by key and id, from the one after `after` on.
+
+        Only those whose key is not below `start`, and below `end`.
+        """
+
+    async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
+        """At most `limit` uploads that are not finished, ordered by id, from the one after `after` on."""
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
         """The files that share this blob are known to be damaged, or sound; returns those of which that is new."""
@@ -199,7 +219,19 @@ class Inventory(Protocol):
         """Every file that names `key` names `sound` in its place, and is not damaged."""
 
     async def check(self) -> Sequence[str]:
-        """What the index finds wrong with itself, one sentence each; it may take long."""
+        """What the index finds wrong with itself, one sentence each; it may take long.
+
+        Of an index that cannot be read to its end, this verb still tells so.
+        """
+
+    async def recount(self) -> None:
+        """What the index counts is the sum of what it holds; it may take long, but holds nobody up."""
+
+    async def scrubbed(self) -> Scrub | None:
+        """As it was last noted."""
+
+    async def note_scrubbed(self, scrub: Scrub) -> None:
+        """The scrub is noted, and outlives a restart."""
 
 
 class Uploads(Protocol):

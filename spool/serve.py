@@ -34,7 +34,7 @@ from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
-from spool.work import expiry, gc, resumables
+from spool.work import expiry, gc, resumables, scrub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FOREIGN_GRACE: Final = timedelta(hours=24)
+FOREIGN_GRACE: Final = timedelta(hours=24)
 """How long a blob without a record is left alone where another process may still be receiving it."""
+_SCRUB_EVERY: Final = timedelta(minutes=1)
 _EVER: Final = datetime.max.replace(tzinfo=UTC)
 _KEEPALIVE: Final = 75
 _LINGER: Final = 3
@@ -194,6 +195,8 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         _log_start(config, runner, most)
         await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
         await sweeper.spawn(_keep_rates(site.rates))
+        if config.storage.scrub_interval:
+            await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
         await stop.wait()
         _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
         # first of all drain: aiohttp's own clean-up would throw away what clients still send
@@ -307,9 +310,20 @@ async def _save_rates(rates: Rates) -> None:
         _log.warning("rates.unsaved", {"reason": str(error)})
 
 
+async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
+    while True:
+        try:
+            await scrub.run_once(site.blobs, site.index, now, interval)
+        except SpoolError as error:
+            _log.warning("scrub.failed", {"reason": str(error)})
+        except Exception:  # noqa: BLE001  # a run that fails must not be the last one
+            _log.exception("scrub.failed")
+        await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
+
+
 async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
     """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs."""
-    return await sweep(blobs, index, frozenset, _EVER if blobs.lock() else now() - _FOREIGN_GRACE)
+    return await sweep(blobs, index, frozenset, _EVER if blobs.lock() else now() - FOREIGN_GRACE)
 
 
 async def sweep(

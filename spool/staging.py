@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -113,3 +114,8 @@ def new_key(now: datetime) -> Key:
     a directory and so its fsync, and all 256 directories fill evenly.
     """
     return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{secrets.token_hex(15)}")
+
+
+def is_key(name: str) -> bool:
+    """Whether `new_key` may have made this name."""
+    return re.fullmatch(r"[0-9a-f]{32}", name) is not None

@@ -27,13 +27,13 @@ from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import FileId, Key, Label, Staged
 from spool.store.batch import Batcher
 from spool.store.local_labels import get_labels, set_label
-from spool.store.local_layout import Entry, Layout, probe_key, scan
+from spool.store.local_layout import Entry, Layout, probe_key, scan, strays
 from spool.store.local_staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from spool.ports import BlobWriter, LabelledStore
+    from spool.ports import BlobWriter, CheckedStore, LabelledStore
 
 _Link = tuple[Key, int, Label | None]
 """A blob to make live, the size that it must have, and what it is to carry."""
@@ -114,6 +114,11 @@ class LocalStore:
             for entry in await _scan(directory, prefix, executor=self._readers):
                 if entry[0] not in told:
                     yield entry
+
+    async def strays(self) -> AsyncIterator[str]:
+        for shard, directory in self._layout.shards.items():
+            for name in await _strays(directory, shard, executor=self._readers):
+                yield f"blobs/{shard}/{name}"
 
     async def free(self) -> int:
         return await _free(self._layout.root, executor=self._readers)
@@ -340,6 +345,12 @@ def _scan(directory: int, prefix: str) -> list[Entry]:
 
 
 @wrap
+def _strays(directory: int, shard: str) -> list[str]:
+    with _translated():
+        return strays(directory, shard)
+
+
+@wrap
 def _free(directory: int) -> int:
     with _translated():
         stat = os.statvfs(directory)
@@ -370,4 +381,5 @@ async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
 
 if TYPE_CHECKING:
     _store: type[LabelledStore] = LocalStore
+    _checked: type[CheckedStore] = LocalStore
     _writer: type[BlobWriter] = LocalWriter

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from contextlib import suppress
+import stat
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from spool.model import Key
 from spool.store.local_labels import set_label
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from spool.model import Label
@@ -59,9 +61,10 @@ class Layout:
     def read(self, key: Key, *, staged: bool) -> int:
         """The live blob, or first of all the staged one, open for reading. Raises NotFound."""
         # In this order, for a commit gives the second name before it takes the first.
-        for directory in (self.incoming, self.shard(key)) if staged else (self.shard(key),):
+        for directory in (self.incoming, self.shards.get(key[:2])) if staged else (self.shards.get(key[:2]),):
             with suppress(FileNotFoundError):
-                return os.open(key, _READ, dir_fd=directory)
+                if directory is not None:  # a record that is damaged may name anything
+                    return os.open(key, _READ, dir_fd=directory)
         raise NotFound("the bytes of this file are gone")
 
     def settle(self, key: Key, size: int, label: Label | None) -> None:
@@ -152,21 +155,35 @@ def _cut(fd: int, size: int) -> None:
 
 
 def scan(directory: int, prefix: str) -> list[Entry]:
-    """What lies in a directory under names that begin with `prefix`."""
+    """The files that lie in a directory under names that begin with `prefix`."""
     found = []
+    with _entries(directory) as entries:
+        for entry in entries:
+            if not entry.name.startswith(prefix):
+                continue
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found.append(to_entry(Key(entry.name), status))
+    return found
+
+
+def strays(directory: int, shard: str) -> list[str]:
+    """The names in a shard's directory that belong elsewhere, or to something that is no file."""
+    with _entries(directory) as entries:
+        return [e.name for e in entries if not (e.name.startswith(shard) and e.is_file(follow_symlinks=False))]
+
+
+@contextmanager
+def _entries(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
     # Opened anew: an open directory has one place to read on from, whoever reads, and on btrfs it does not show what
     # came after it was opened.
     own = os.open(".", _DIRECTORY, dir_fd=directory)
     try:
         with os.scandir(own) as entries:
-            for entry in entries:
-                if not entry.name.startswith(prefix):
-                    continue
-                with suppress(FileNotFoundError):
-                    found.append(to_entry(Key(entry.name), entry.stat(follow_symlinks=False)))
+            yield entries
     finally:
         os.close(own)
-    return found
 
 
 def to_entry(key: Key, status: os.stat_result) -> Entry:

@@ -34,8 +34,10 @@ from spool.store.sqlite_rows import (
     answer_row,
     edited_row,
     microseconds,
+    scrub_value,
     to_answer,
     to_file,
+    to_scrub,
     to_token,
     token_row,
 )
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         Override,
         Page,
         Resumable,
+        Scrub,
         Token,
         TokenId,
         UploadId,
@@ -166,8 +169,13 @@ class SqliteIndex:
     async def usage(self, owner: str) -> Usage:
         return await self._read(lambda connection: sqlite_limits.usage(connection, owner))
 
-    async def by_key(self, after: File | None, limit: int) -> Sequence[File]:
-        return await self._read(lambda connection: sqlite_inventory.by_key(connection, after, limit))
+    async def by_key(
+        self, after: File | None, limit: int, *, start: str = "", end: str | None = None
+    ) -> Sequence[File]:
+        return await self._read(lambda connection: sqlite_inventory.by_key(connection, after, limit, (start, end)))
+
+    async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
+        return await self._read(lambda connection: sqlite_uploads.page(connection, after, limit))
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
         return await self._write(lambda connection: sqlite_inventory.mark(connection, key, damage))
@@ -177,6 +185,18 @@ class SqliteIndex:
 
     async def check(self) -> Sequence[str]:
         return await self._read(sqlite_inventory.check)
+
+    async def recount(self) -> None:
+        drift = await self._read(sqlite_inventory.drift)
+        await self._write(lambda connection: sqlite_inventory.correct(connection, drift))
+
+    async def scrubbed(self) -> Scrub | None:
+        rows = await self._rows("SELECT value FROM settings WHERE name = 'scrub'")
+        return to_scrub(rows[0][0]) if rows else None
+
+    async def note_scrubbed(self, scrub: Scrub) -> None:
+        sql = "INSERT INTO settings VALUES ('scrub', ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+        await self._change(sql, scrub_value(scrub))
 
     async def add_upload(self, upload: Resumable) -> None:
         await self._write(lambda connection: sqlite_uploads.add(connection, upload))
@@ -301,7 +321,7 @@ class SqliteIndex:
         finally:
             self._readers.put(connection)
 
-    async def _change(self, sql: str, *values: str | int | None) -> int:
+    async def _change(self, sql: str, *values: str | int | bytes | None) -> int:
         """How many rows it changed."""
         return await self._write(lambda connection: connection.execute(sql, values).rowcount)
 

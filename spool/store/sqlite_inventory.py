@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.model import Key
 from spool.store.sqlite_rows import FILE, file_row, to_file
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from spool.model import Damage, File
 
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND sha256 = :sha256 AND size = :size"  # as the index has it
 _ADD = f"INSERT INTO files ({FILE}) VALUES ({', '.join('?' * (FILE.count(',') + 1))})"
 
@@ -39,11 +41,13 @@ def _shared(connection: Connection, file: File) -> File:
     return replace(file, key=Key(row[0])) if row else file
 
 
-def by_key(connection: Connection, after: File | None, limit: int) -> Sequence[File]:
-    """See `Inventory.by_key`."""
-    start = ("", "") if after is None else (after.key, after.id)
-    sql = f"SELECT {FILE} FROM files WHERE (key, id) > (?, ?) ORDER BY key, id LIMIT ?"
-    return [to_file(row) for row in connection.execute(sql, (*start, limit))]
+def by_key(connection: Connection, after: File | None, limit: int, bounds: tuple[str, str | None]) -> Sequence[File]:
+    """See `Inventory.by_key`; `bounds` are its start and end."""
+    start, end = bounds
+    place = (start, "") if after is None else (after.key, after.id)
+    upper, values = ("", ()) if end is None else ("AND key < ?", (end,))
+    sql = f"SELECT {FILE} FROM files WHERE (key, id) > (?, ?) {upper} ORDER BY key, id LIMIT ?"
+    return [to_file(row) for row in connection.execute(sql, (*place, *values, limit))]
 
 
 def mark(connection: Connection, key: Key, damage: Damage | None) -> Sequence[File]:
@@ -59,16 +63,47 @@ def heal(connection: Connection, key: Key, sound: Key) -> None:
 
 def check(connection: Connection) -> Sequence[str]:
     """See `Inventory.check`."""
-    found = [str(text) for [text] in connection.execute("PRAGMA quick_check(10)") if text != "ok"]
-    wrong = """
-        SELECT owner FROM (
+    try:
+        found = [str(text) for [text] in connection.execute("PRAGMA integrity_check(10)") if text != "ok"]
+        return found or _miscounts(drift(connection))
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in _CORRUPT:
+            raise
+        return [f"it cannot be read: {error}"]
+
+
+def _miscounts(found: Drift) -> list[str]:
+    sentences = [f"the usage of {owner!r} is not the sum of what is kept" for owner, _, _ in found.usage]
+    if found.promised:
+        sentences.append("what open uploads may still bring is not the sum of their promises")
+    return sentences
+
+
+class Drift(NamedTuple):
+    """How much the counters fall short of what they count. Whatever else changes meanwhile, that stays the same."""
+
+    usage: Sequence[tuple[str, int, int]]
+    """Owner, files, bytes."""
+    promised: int
+
+
+def drift(connection: Connection) -> Drift:
+    """Looks at every row."""
+    usage = """
+        SELECT owner, sum(files), sum(size) FROM (
             SELECT owner, 1 AS files, size FROM files
             UNION ALL SELECT owner, 0, kept FROM uploads
             UNION ALL SELECT owner, -files, -size FROM usage
-        ) GROUP BY owner HAVING sum(files) <> 0 OR sum(size) <> 0 LIMIT 10
+        ) GROUP BY owner HAVING sum(files) <> 0 OR sum(size) <> 0
     """
-    found += [f"the usage of {owner!r} is not the sum of what is kept" for [owner] in connection.execute(wrong)]
-    promised = "SELECT (SELECT coalesce(sum(promised), 0) FROM uploads) <> (SELECT size FROM promised)"
-    if connection.execute(promised).fetchone()[0]:
-        found.append("what open uploads may still bring is not the sum of their promises")
-    return found
+    promised = "SELECT (SELECT coalesce(sum(promised), 0) FROM uploads) - (SELECT size FROM promised)"
+    return Drift(connection.execute(usage).fetchall(), int(connection.execute(promised).fetchone()[0]))
+
+
+def correct(connection: Connection, found: Drift) -> None:
+    """The counters no longer fall short. Quick, for the rows were looked at before."""
+    sql = """INSERT INTO usage (owner, files, size) VALUES (?, ?, ?)
+        ON CONFLICT (owner) DO UPDATE SET files = files + excluded.files, size = size + excluded.size"""
+    connection.executemany(sql, found.usage)
+    connection.execute("DELETE FROM usage WHERE files = 0 AND size = 0")
+    connection.execute("UPDATE promised SET size = size + ?", (found.promised,))

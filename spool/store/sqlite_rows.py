@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from spool.model import Answer, File, Intent, Override, Resumable, Staged, Token, Window
+from spool.model import Answer, File, Intent, Override, Resumable, Scrub, Staged, Token, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,19 @@ def to_window(row: Row) -> Window:
     """The window of a row: owner, since, requests."""
     owner, since, requests = row
     return Window(owner, _moment(since), requests)
+
+
+def scrub_value(scrub: Scrub) -> bytes:
+    """The scrub as a value among the settings."""
+    times = {"started_at": microseconds(scrub.started_at), "noted_at": microseconds(scrub.noted_at)}
+    return _text({**asdict(scrub), **times}).encode()
+
+
+def to_scrub(value: bytes) -> Scrub:
+    """The scrub of such a value."""
+    scrub = json.loads(value)
+    times = {name: _moment(scrub[name]) for name in ("started_at", "noted_at")}
+    return Scrub(**{**scrub, **times})
 
 
 def upload_row(upload: Resumable) -> Row:

@@ -67,6 +67,12 @@ def unfinished(connection: Connection, limit: int) -> Sequence[Resumable]:
     return [to_upload(row) for row in connection.execute(sql, (limit,))]
 
 
+def page(connection: Connection, after: UploadId | None, limit: int) -> Sequence[Resumable]:
+    """See `Inventory.uploads`."""
+    sql = f"SELECT {UPLOAD} FROM uploads WHERE id > ? AND state <> 'finished' ORDER BY id LIMIT ?"
+    return [to_upload(row) for row in connection.execute(sql, (after or "", limit))]
+
+
 def promised(connection: Connection) -> int:
     """See `Uploads.promised`."""
     return int(connection.execute("SELECT size FROM promised").fetchone()[0])
