@@ -19,6 +19,7 @@ FLOORS = (
     ("resumption",),
     ("web", "work"),
     ("serve",),
+    ("integrity",),
     ("cli",),
     ("__main__",),
 )
@@ -26,7 +27,7 @@ FLOORS = (
 ANNEXES = {"protocol": {"model", "errors"}, "store": {"model", "errors", "ports"}}
 """Rooms that stand beside the floors, and all that they see."""
 ROOMS = {"web", "work", *ANNEXES}
-DRIVERS = {"protocol": {"web"}, "store": {"serve", "cli"}}
+DRIVERS = {"protocol": {"web"}, "store": {"serve", "integrity", "cli"}}
 """Who may drive a room beside the floors."""
 
 DOORS = {
