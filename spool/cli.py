@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_ls(commands.add_parser("ls", help="list files, newest first"))
     _add_gc(commands.add_parser("gc", help="delete expired files and reclaim what crashes left behind"))
     _add_fsck(commands.add_parser("fsck", help="check that every file is whole, and mend what can be"))
+    _add_backup(commands.add_parser("backup", help="make or renew a consistent copy, which is a spool itself"))
+    _add_reindex(commands.add_parser("reindex", help="make a lost index anew from the blobs"))
     _add_token(commands.add_parser("token", help="create, list and revoke tokens"))
     _add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
     _add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
@@ -117,6 +119,18 @@ def _add_fsck(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="read every blob, and compare its SHA-256")
     parser.add_argument("--repair", action="store_true", help="mark damaged files, and delete blobs that no file has")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_backup(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _backup)
+    parser.add_argument("to", type=Path, metavar="TO", help="the directory of the copy: empty, or an earlier backup")
+    parser.add_argument("--copy", action="store_true", help="copy every blob, even where a hard link would do")
+
+
+def _add_reindex(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, _reindex)
+    parser.add_argument("--deep", action="store_true", help="compare every blob with the digests of its labels")
+    parser.add_argument("--force", action="store_true", help="even if there is an index: it is kept under another name")
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:
@@ -233,8 +247,8 @@ def _with_storage(
 ) -> int:
     """Does `work` on the directory that the arguments name, beside a server or not; its exit code."""
     config = _load(arguments)
-    if not may_make and not (config.storage.dir / "index.db").exists():
-        raise ConfigError(f"there is no spool in {config.storage.dir}: name its directory with --dir")
+    if not may_make:
+        _require_spool(config)
     from spool import serve  # noqa: PLC0415
 
     async def run() -> int | None:
@@ -242,6 +256,11 @@ def _with_storage(
             return await work(blobs, index)
 
     return asyncio.run(run()) or 0
+
+
+def _require_spool(config: Config) -> None:
+    if not (config.storage.dir / "index.db").exists():
+        raise ConfigError(f"there is no spool in {config.storage.dir}: name its directory with --dir")
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -288,6 +307,21 @@ def _fsck(arguments: argparse.Namespace) -> int:
         return 0 if sound else DAMAGED
 
     return _with_storage(arguments, work)
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    config = _load(arguments)
+    _require_spool(config)
+    from spool import integrity  # noqa: PLC0415
+
+    return asyncio.run(integrity.backup(config, arguments.to, link=not arguments.copy))
+
+
+def _reindex(arguments: argparse.Namespace) -> int:
+    config = _load(arguments)
+    from spool import integrity  # noqa: PLC0415
+
+    return asyncio.run(integrity.rebuild(config, deep=arguments.deep, force=arguments.force))
 
 
 def _create_token(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import signal
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -27,7 +27,7 @@ from spool.policy import Policy
 from spool.rates import Rates
 from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
-from spool.store import open_blobs, open_index
+from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
@@ -38,6 +38,7 @@ from spool.work import expiry, gc, resumables, scrub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
 
     from spool.config import Config
     from spool.model import Key
@@ -48,8 +49,8 @@ _log = logging.getLogger(__name__)
 
 FOREIGN_GRACE: Final = timedelta(hours=24)
 """How long a blob without a record is left alone where another process may still be receiving it."""
-_SCRUB_EVERY: Final = timedelta(minutes=1)
-_EVER: Final = datetime.max.replace(tzinfo=UTC)
+_SCRUBEVERY: Final = timedelta(minutes=1)
+EVER: Final = datetime.max.replace(tzinfo=UTC)
 _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
@@ -77,11 +78,20 @@ def now() -> datetime:
 async def open_storage(config: Config) -> AsyncIterator[tuple[LocalStore, SqliteIndex]]:
     """The blobs and the index, closed at the end. Raises SpoolError."""
     os.umask(0o077)
-    async with (
-        aclosing(await open_blobs(config.storage.dir)) as blobs,
-        aclosing(await open_index(config.storage.dir)) as index,
-    ):
-        yield blobs, index
+    directory = config.storage.dir
+    async with aclosing(await open_blobs(directory)) as blobs:
+        await _refuse_lost_index(directory, blobs)
+        async with aclosing(await open_index(directory)) as index:
+            yield blobs, index
+
+
+async def _refuse_lost_index(directory: Path, blobs: LocalStore) -> None:
+    """Raises Unavailable where a new index would be made though there are blobs: the first sweep would take them."""
+    with suppress(FileNotFoundError):
+        if (directory / INDEX).stat().st_size:
+            return
+    async for _ in blobs.keys(live=True):
+        raise Unavailable(f"{directory} holds blobs but no index: restore a backup, or run `spool reindex`")
 
 
 def _make_ingest(
@@ -160,7 +170,7 @@ async def run(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     sniffer = MagicSniffer()
     async with open_storage(config) as (blobs, index):
         if not blobs.lock():
@@ -279,7 +289,8 @@ def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
     return Crowd(most, limit - _RESERVE), most
 
 
-def _raise_descriptor_limit() -> None:
+def raise_descriptor_limit() -> None:
+    """As many files may be open as the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -288,7 +299,7 @@ async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, now)
-            await sweep(site.blobs, site.index, lambda: site.ingest.active, _EVER)
+            await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
         except SpoolError as error:
             _log.warning("sweep.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
@@ -318,12 +329,12 @@ async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
             _log.warning("scrub.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a run that fails must not be the last one
             _log.exception("scrub.failed")
-        await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
+        await asyncio.sleep(min(_SCRUBEVERY, interval / 10).total_seconds())
 
 
 async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
     """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs."""
-    return await sweep(blobs, index, frozenset, _EVER if blobs.lock() else now() - FOREIGN_GRACE)
+    return await sweep(blobs, index, frozenset, EVER if blobs.lock() else now() - FOREIGN_GRACE)
 
 
 async def sweep(

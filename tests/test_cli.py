@@ -134,7 +134,7 @@ def test_help_names_every_command() -> None:
     text = spool("--help").stdout
     assert [
         name
-        for name in ("serve", "ls", "gc", "token", "limit", "config")
+        for name in ("serve", "ls", "gc", "fsck", "backup", "reindex", "token", "limit", "config")
         if not re.search(rf"^ +{name} ", text, re.MULTILINE)
     ] == []
 
@@ -237,7 +237,10 @@ def test_ls_works_beside_a_server(server: Server, tmp_path: Path) -> None:
     assert [line.split()[-1] for line in spool("ls", "--dir", server.dir).stdout.splitlines()] == ["song.txt"]
 
 
-@pytest.mark.parametrize("command", [["ls"], ["gc"], ["token", "ls"], ["token", "revoke", "x"], ["limit", "ls"]])
+@pytest.mark.parametrize(
+    "command",
+    [["ls"], ["gc"], ["backup", "to"], ["reindex"], ["token", "ls"], ["token", "revoke", "x"], ["limit", "ls"]],
+)
 def test_command_on_a_directory_without_a_spool_makes_none(tmp_path: Path, command: list[str]) -> None:
     line = complaint(*command, "--dir", tmp_path / "nowhere", code=2)
     assert str(tmp_path / "nowhere") in line

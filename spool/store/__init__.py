@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from spool.store import sqlite_files
+from spool.store.backup import Copied, copy_spool
 from spool.store.local import LocalStore, open_local
 from spool.store.sqlite import SqliteIndex, open_sqlite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LocalStore", "SqliteIndex", "open_blobs", "open_index"]
+__all__ = ["INDEX", "Copied", "LocalStore", "SqliteIndex", "copy_spool", "open_blobs", "open_index", "sqlite_files"]
+
+INDEX: Final = "index.db"
 
 
 async def open_blobs(directory: Path) -> LocalStore:
@@ -18,6 +22,6 @@ async def open_blobs(directory: Path) -> LocalStore:
     return await open_local(directory)
 
 
-async def open_index(directory: Path) -> SqliteIndex:
+async def open_index(directory: Path, name: str = INDEX) -> SqliteIndex:
     """The index in `directory`. Raises Unavailable or StorageFull."""
-    return await open_sqlite(directory / "index.db")
+    return await open_sqlite(directory / name)

@@ -26,12 +26,13 @@ from aiofiles.os import wrap
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import FileId, Key, Label, Staged
 from spool.store.batch import Batcher
+from spool.store.local_copy import Taken, take
 from spool.store.local_labels import get_labels, set_label
 from spool.store.local_layout import Entry, Layout, probe_key, scan, strays
 from spool.store.local_staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from spool.ports import BlobWriter, CheckedStore, LabelledStore
 
@@ -119,6 +120,10 @@ class LocalStore:
         for shard, directory in self._layout.shards.items():
             for name in await _strays(directory, shard, executor=self._readers):
                 yield f"blobs/{shard}/{name}"
+
+    async def take(self, wanted: Mapping[Key, int], source: LocalStore, *, link: bool) -> dict[Key, Taken]:
+        """See `local_copy.take`."""
+        return await _take(wanted, source._layout, self._layout, link=link, executor=self._writers)
 
     async def free(self) -> int:
         return await _free(self._layout.root, executor=self._readers)
@@ -305,6 +310,12 @@ def _label(layout: Layout, key: Key, file_id: FileId, text: bytes | None) -> Non
 def _labels(layout: Layout, key: Key) -> Sequence[Label]:
     with _translated():
         return get_labels(layout.path(key))
+
+
+@wrap
+def _take(wanted: Mapping[Key, int], source: Layout, target: Layout, *, link: bool) -> dict[Key, Taken]:
+    with _translated():
+        return take(wanted, source, target, link=link)
 
 
 @wrap

@@ -35,13 +35,13 @@ def set_label(file: int | str, file_id: FileId, text: bytes | None) -> None:
             raise
 
 
-def get_labels(path: str) -> Sequence[Label]:
-    """Those of the file at this path."""
+def get_labels(file: int | str) -> Sequence[Label]:
+    """Those of the open file, or of the one at this path."""
     if not hasattr(os, "listxattr"):
         return []
     try:
-        names = [name for name in os.listxattr(path) if name.startswith(_PREFIX)]
-        return [Label(FileId(name.removeprefix(_PREFIX)), os.getxattr(path, name)) for name in names]
+        names = [name for name in os.listxattr(file) if name.startswith(_PREFIX)]
+        return [Label(FileId(name.removeprefix(_PREFIX)), os.getxattr(file, name)) for name in names]
     except OSError as error:
         if error.errno not in (*_NO_LABELS, *_NOTHING_THERE):
             raise

@@ -47,7 +47,17 @@ class Layout:
 
     def shard(self, key: Key) -> int:
         """The directory of the live blob."""
-        return self.shards[key[:2]]
+        try:
+            return self.shards[key[:2]]
+        except KeyError:  # what a stranger left belongs to no shard
+            raise NotFound("no blob has such a key") from None
+
+    def size(self, key: Key) -> int | None:
+        """Bytes of the live blob; None if there is none."""
+        try:
+            return _stat(key, self.shard(key)).st_size
+        except FileNotFoundError:
+            return None
 
     def directories(self, prefix: str, *, live: bool) -> list[int]:
         """Those in which keys that begin with `prefix` may lie."""
@@ -101,10 +111,8 @@ class Layout:
 
     def require(self, key: Key, size: int) -> None:
         """Raises Unavailable unless the blob is live and of that size."""
-        with suppress(FileNotFoundError):
-            if _stat(key, self.shard(key)).st_size == size:
-                return
-        raise Unavailable("the staged bytes are gone")
+        if self.size(key) != size:
+            raise Unavailable("the staged bytes are gone")
 
     def unstage(self, key: Key) -> None:
         """Nothing of this name is staged."""
@@ -113,7 +121,7 @@ class Layout:
 
     def unlink(self, key: Key) -> None:
         """The blob is not live."""
-        with suppress(FileNotFoundError, KeyError):  # what a stranger left belongs to no shard
+        with suppress(FileNotFoundError, NotFound):
             os.unlink(key, dir_fd=self.shard(key))
 
     def lock(self) -> bool:

@@ -107,6 +107,12 @@ class StagedBlob(ABC):
             _begin_write_back(self._fd, self._written_back, self.size - self._written_back)
             self._written_back = self.size
 
+    def label(self, labels: Sequence[Label]) -> None:
+        """It carries these labels."""
+        with self._locked():
+            for label in labels:
+                set_label(self._fd, label.file_id, label.text)
+
     def sync(self) -> int:
         """The size; that much is durable. Closes the file for good if it fails: asked again, fsync reports success."""
         with self._locked():

@@ -24,6 +24,7 @@ from spool.store.sqlite_connection import (
     transaction,
     translated,
 )
+from spool.store.sqlite_files import copy
 from spool.store.sqlite_pages import read_page
 from spool.store.sqlite_reserve import Reserve
 from spool.store.sqlite_rows import (
@@ -289,6 +290,10 @@ class SqliteIndex:
         sql = "INSERT INTO settings VALUES ('probe', x'') ON CONFLICT DO UPDATE SET value = excluded.value"
         await self._change(sql)
         await self._rows("SELECT value FROM settings WHERE name = 'probe'")
+
+    async def copy_to(self, path: Path) -> None:
+        """The empty index at `path` is this one as it is at one moment, less uploads that are not finished."""
+        await self._read(lambda connection: copy(connection, path))
 
     async def aclose(self) -> None:
         self._closed = True
