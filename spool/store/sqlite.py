@@ -3,30 +3,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from spool.errors import NotFound, Rejected, StorageFull, Unavailable
+from spool.errors import NotFound, Rejected
 from spool.model import Key
 from spool.store import sqlite_inventory, sqlite_limits, sqlite_uploads
-from spool.store.batch import Batcher
-from spool.store.sqlite_connection import (
-    connect,
-    create,
-    migrate,
-    overwrite,
-    snapshot,
-    transaction,
-    translated,
-)
+from spool.store.sqlite_database import open_database
 from spool.store.sqlite_files import copy
 from spool.store.sqlite_pages import read_page
-from spool.store.sqlite_reserve import Reserve
 from spool.store.sqlite_rows import (
     ANSWER,
     FILE,
@@ -66,7 +53,7 @@ if TYPE_CHECKING:
         Window,
     )
     from spool.ports import Index
-    from spool.store.sqlite_rows import Row
+    from spool.store.sqlite_database import Database
 
     Operation = Callable[[Connection], object]
 
@@ -86,29 +73,15 @@ async def open_sqlite(
 
     Several processes may have it open. Raises Unavailable if it cannot be opened or is of a newer Spool.
     """
-    writer, *readers = await asyncio.to_thread(_open, path)
-    for connection in (writer, *readers):
-        connected(connection)
-    reserve = Reserve(path.with_name(f"{path.name}-reserve"))
-    await asyncio.to_thread(reserve.keep)
-    return SqliteIndex(writer, readers, reserve, scan=scan)
+    return SqliteIndex(await open_database(path, connected), scan=scan)
 
 
 class SqliteIndex:
-    """An Index. It owns its connections: the writer, and one for each thread that reads."""
+    """An Index in one database."""
 
-    def __init__(self, writer: Connection, readers: Sequence[Connection], reserve: Reserve, *, scan: int) -> None:
+    def __init__(self, db: Database, *, scan: int) -> None:
+        self._db = db
         self._scan = scan
-        self._reserve = reserve
-        self._closed = False
-        self._writer = writer
-        self._doubtful = False
-        """A commit failed: what it wrote may come back after a crash, until something is written in its place."""
-        self._batcher: Batcher[Operation, object] = Batcher("index-writer", self._flush)
-        self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index-reader")
-        self._readers: LifoQueue[Connection] = LifoQueue()
-        for reader in readers:
-            self._readers.put(reader)
 
     async def finish(
         self,
@@ -127,13 +100,13 @@ class SqliteIndex:
                 _record_answer(connection, replace(answer, files=tuple(added)))
             return added
 
-        return await self._write(operation)
+        return await self._db.write(operation)
 
     async def file(self, id: FileId) -> File:
-        return await self._read(lambda connection: _file(connection, id))
+        return await self._db.read(lambda connection: _file(connection, id))
 
     async def files(self, query: FileQuery) -> Page[File]:
-        return await self._read(lambda connection: read_page(connection, query, self._scan))
+        return await self._db.read(lambda connection: read_page(connection, query, self._scan))
 
     async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
         def operation(connection: Connection) -> File:
@@ -143,7 +116,7 @@ class SqliteIndex:
             connection.execute(sql, (*edited_row(after), id))
             return replace(before, filename=after.filename, expires_at=after.expires_at, metadata=after.metadata)
 
-        return await self._write(operation)
+        return await self._db.write(operation)
 
     async def remove(self, id: FileId) -> File:
         def operation(connection: Connection) -> File:
@@ -151,94 +124,94 @@ class SqliteIndex:
             connection.execute("DELETE FROM files WHERE id = ?", (id,))
             return file
 
-        return await self._make_room(operation)
+        return await self._db.make_room(operation)
 
     async def expired(self, now: datetime, limit: int) -> Sequence[File]:
         sql = f"SELECT {FILE} FROM files WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
-        return [to_file(row) for row in await self._rows(sql, microseconds(now), limit)]
+        return [to_file(row) for row in await self._db.rows(sql, microseconds(now), limit)]
 
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
-        if self._doubtful:  # or the caller might delete the blob of a row that comes back
-            await self._write(lambda _: None)
+        await self._db.be_certain()  # or the caller might delete the blob of a row that comes back
         # As one JSON array, for the number of parameters is limited.
         # One statement, so that no key falls between: an upload's row hands its key over to a file's.
         sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?)) UNION ALL
             SELECT key FROM uploads WHERE key IN (SELECT value FROM json_each(?)) AND state <> 'finished'"""
         text = json.dumps(list(keys))
-        return {Key(key) for [key] in await self._rows(sql, text, text)}
+        return {Key(key) for [key] in await self._db.rows(sql, text, text)}
 
     async def usage(self, owner: str) -> Usage:
-        return await self._read(lambda connection: sqlite_limits.usage(connection, owner))
+        return await self._db.read(lambda connection: sqlite_limits.usage(connection, owner))
 
     async def by_key(
         self, after: File | None, limit: int, *, start: str = "", end: str | None = None
     ) -> Sequence[File]:
-        return await self._read(lambda connection: sqlite_inventory.by_key(connection, after, limit, (start, end)))
+        return await self._db.read(lambda connection: sqlite_inventory.by_key(connection, after, limit, (start, end)))
 
     async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
-        return await self._read(lambda connection: sqlite_uploads.page(connection, after, limit))
+        return await self._db.read(lambda connection: sqlite_uploads.page(connection, after, limit))
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
-        return await self._write(lambda connection: sqlite_inventory.mark(connection, key, damage))
+        return await self._db.write(lambda connection: sqlite_inventory.mark(connection, key, damage))
 
     async def heal(self, key: Key, sound: Key) -> None:
-        await self._write(lambda connection: sqlite_inventory.heal(connection, key, sound))
+        await self._db.write(lambda connection: sqlite_inventory.heal(connection, key, sound))
 
     async def check(self) -> Sequence[str]:
-        return await self._read(sqlite_inventory.check)
+        return await self._db.read(sqlite_inventory.check)
 
     async def recount(self) -> None:
-        drift = await self._read(sqlite_inventory.drift)
-        await self._write(lambda connection: sqlite_inventory.correct(connection, drift))
+        drift = await self._db.read(sqlite_inventory.drift)
+        await self._db.write(lambda connection: sqlite_inventory.correct(connection, drift))
 
     async def scrubbed(self) -> Scrub | None:
-        rows = await self._rows("SELECT value FROM settings WHERE name = 'scrub'")
+        rows = await self._db.rows("SELECT value FROM settings WHERE name = 'scrub'")
         return to_scrub(rows[0][0]) if rows else None
 
     async def note_scrubbed(self, scrub: Scrub) -> None:
         sql = "INSERT INTO settings VALUES ('scrub', ?) ON CONFLICT DO UPDATE SET value = excluded.value"
-        await self._change(sql, scrub_value(scrub))
+        await self._db.change(sql, scrub_value(scrub))
 
     async def add_upload(self, upload: Resumable) -> None:
-        await self._write(lambda connection: sqlite_uploads.add(connection, upload))
+        await self._db.write(lambda connection: sqlite_uploads.add(connection, upload))
 
     async def upload(self, id: UploadId) -> Resumable:
-        return await self._read(lambda connection: sqlite_uploads.read(connection, id))
+        return await self._db.read(lambda connection: sqlite_uploads.read(connection, id))
 
     async def claim(self, id: UploadId) -> Resumable:
         # an upload is claimed before it is dropped
-        return await self._make_room(lambda connection: sqlite_uploads.claim(connection, id))
+        return await self._db.make_room(lambda connection: sqlite_uploads.claim(connection, id))
 
     async def advance(self, upload: Resumable) -> None:
-        await self._write(lambda connection: sqlite_uploads.advance(connection, upload))
+        await self._db.write(lambda connection: sqlite_uploads.advance(connection, upload))
 
     async def drop(self, id: UploadId) -> Resumable:
-        return await self._make_room(lambda connection: sqlite_uploads.drop(connection, id))
+        return await self._db.make_room(lambda connection: sqlite_uploads.drop(connection, id))
 
     async def stale(self, before: datetime, limit: int) -> Sequence[Resumable]:
-        return await self._read(lambda connection: sqlite_uploads.stale(connection, before, limit))
+        return await self._db.read(lambda connection: sqlite_uploads.stale(connection, before, limit))
 
     async def unfinished(self, limit: int) -> Sequence[Resumable]:
-        return await self._read(lambda connection: sqlite_uploads.unfinished(connection, limit))
+        return await self._db.read(lambda connection: sqlite_uploads.unfinished(connection, limit))
 
     async def promised(self) -> int:
-        return await self._read(sqlite_uploads.promised)
+        return await self._db.read(sqlite_uploads.promised)
 
     async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
         sql = f"SELECT {ANSWER} FROM answers WHERE owner = ? AND idempotency_key = ? AND created_at >= ?"
-        rows = await self._rows(sql, owner, idempotency_key, microseconds(since))
+        rows = await self._db.rows(sql, owner, idempotency_key, microseconds(since))
         return to_answer(rows[0]) if rows else None
 
     async def forget(self, before: datetime) -> int:
         sql = "DELETE FROM answers WHERE created_at < ?"
-        forgotten = await self._make_room(lambda connection: connection.execute(sql, (microseconds(before),)).rowcount)
-        await asyncio.to_thread(self._reserve.keep)  # here, because this comes after whatever a sweep deletes
+        moment = microseconds(before)
+        forgotten = await self._db.make_room(lambda connection: connection.execute(sql, (moment,)).rowcount)
+        await self._db.set_aside()  # here, because this comes after whatever a sweep deletes
         return forgotten
 
     @property
     def owed(self) -> int:
         """Bytes of the disk that are free, but not for uploads."""
-        return self._reserve.owed
+        return self._db.owed
 
     async def add_token(self, token: Token, secret_hash: str) -> None:
         def operation(connection: Connection) -> None:
@@ -246,141 +219,57 @@ class SqliteIndex:
             connection.execute(sql, (*token_row(token), secret_hash))
             connection.execute("INSERT INTO settings VALUES ('tokens', x'01') ON CONFLICT DO NOTHING")
 
-        await self._write(operation)
+        await self._db.write(operation)
 
     async def token(self, secret_hash: str) -> Token | None:
         sql = f"SELECT {TOKEN}, {OVERRIDE} FROM tokens LEFT JOIN overrides ON owner = name WHERE secret_hash = ?"
-        rows = await self._rows(sql, secret_hash)
+        rows = await self._db.rows(sql, secret_hash)
         return to_token(rows[0]) if rows else None
 
     async def tokens(self) -> Sequence[Token]:
-        rows = await self._rows(f"SELECT {TOKEN} FROM tokens ORDER BY created_at, id")
+        rows = await self._db.rows(f"SELECT {TOKEN} FROM tokens ORDER BY created_at, id")
         return [to_token(row) for row in rows]
 
     async def revoke(self, id: TokenId) -> None:
-        if not await self._change("DELETE FROM tokens WHERE id = ?", id):
+        if not await self._db.change("DELETE FROM tokens WHERE id = ?", id):
             raise NotFound("There is no such token.")
 
     async def has_tokens(self) -> bool:
-        return bool(await self._rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
+        return bool(await self._db.rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
 
     async def override(self, owner: str) -> Override | None:
-        return await self._read(lambda connection: sqlite_limits.override(connection, owner))
+        return await self._db.read(lambda connection: sqlite_limits.override(connection, owner))
 
     async def overrides(self) -> Sequence[Override]:
-        return await self._read(sqlite_limits.overrides)
+        return await self._db.read(sqlite_limits.overrides)
 
     async def set_override(self, override: Override) -> None:
-        await self._write(lambda connection: sqlite_limits.set_override(connection, override))
+        await self._db.write(lambda connection: sqlite_limits.set_override(connection, override))
 
     async def clear_override(self, owner: str) -> None:
-        await self._write(lambda connection: sqlite_limits.clear_override(connection, owner))
+        await self._db.write(lambda connection: sqlite_limits.clear_override(connection, owner))
 
     async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
-        await self._write(lambda connection: sqlite_limits.keep_windows(connection, windows, over))
+        await self._db.write(lambda connection: sqlite_limits.keep_windows(connection, windows, over))
 
     async def windows(self) -> Sequence[Window]:
-        return await self._read(sqlite_limits.windows)
+        return await self._db.read(sqlite_limits.windows)
 
     async def secret(self) -> bytes:
-        [[secret]] = await self._rows("SELECT value FROM settings WHERE name = 'secret'")
+        [[secret]] = await self._db.rows("SELECT value FROM settings WHERE name = 'secret'")
         return cast("bytes", secret)
 
     async def probe(self) -> None:
         sql = "INSERT INTO settings VALUES ('probe', x'') ON CONFLICT DO UPDATE SET value = excluded.value"
-        await self._change(sql)
-        await self._rows("SELECT value FROM settings WHERE name = 'probe'")
+        await self._db.change(sql)
+        await self._db.rows("SELECT value FROM settings WHERE name = 'probe'")
 
     async def copy_to(self, path: Path) -> None:
         """The empty index at `path` is this one as it is at one moment, less uploads that are not finished."""
-        await self._read(lambda connection: copy(connection, path))
+        await self._db.read(lambda connection: copy(connection, path))
 
     async def aclose(self) -> None:
-        self._closed = True
-        await asyncio.shield(self._aclose())
-
-    async def _aclose(self) -> None:
-        await self._batcher.aclose()
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        self._threads.shutdown()
-        while not self._readers.empty():
-            self._readers.get().close()
-        self._writer.close()  # the last one: it may write, so it clears the log away
-
-    async def _rows(self, sql: str, *values: str | int) -> list[Row]:
-        return await self._read(lambda connection: connection.execute(sql, values).fetchall())
-
-    async def _read(self, query: Callable[[Connection], R]) -> R:
-        """What `query` makes of all that was committed before."""
-        if self._closed:
-            raise Unavailable("The server is shutting down.")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._snapshot, query)
-
-    def _snapshot(self, query: Callable[[Connection], R]) -> R:
-        connection = self._readers.get()  # there are as many as threads
-        try:
-            with translated(), snapshot(connection):
-                return query(connection)
-        finally:
-            self._readers.put(connection)
-
-    async def _change(self, sql: str, *values: str | int | bytes | None) -> int:
-        """How many rows it changed."""
-        return await self._write(lambda connection: connection.execute(sql, values).rowcount)
-
-    async def _write(self, operation: Callable[[Connection], R]) -> R:
-        """What `operation` returns, once it is durable. It runs on the writer's thread and must be quick."""
-        return cast("R", await self._batcher.submit(operation))
-
-    async def _make_room(self, operation: Callable[[Connection], R]) -> R:
-        """As `_write`, for what in the end takes less room: it succeeds on a full disk, too, thanks to the reserve."""
-        try:
-            return await self._write(operation)
-        except StorageFull:
-            await asyncio.to_thread(self._reserve.release)
-            return await self._write(operation)
-
-    def _flush(self, lot: Sequence[Operation]) -> list[object]:
-        with translated():
-            if self._doubtful:
-                overwrite(self._writer)
-            self._doubtful = True
-            with transaction(self._writer):
-                outcomes = [_attempt(self._writer, operation) for operation in lot]
-            self._doubtful = False
-        return outcomes
-
-
-def _open(path: Path) -> list[Connection]:
-    connections: list[Connection] = []
-    try:
-        with translated():
-            create(path)
-            connections.append(connect(path, "rw"))
-            migrate(connections[0])
-            connections.extend(connect(path, "ro") for _ in range(_READERS))
-    except BaseException:
-        for connection in connections:
-            connection.close()
-        raise
-    return connections
-
-
-def _attempt(connection: Connection, operation: Operation) -> object:
-    """What the operation returns or, if it raises, that: then it alone of its lot is undone."""
-    connection.execute("SAVEPOINT operation")
-    try:
-        with translated():
-            outcome = operation(connection)
-    except Exception as error:
-        if not connection.in_transaction:  # SQLite has undone the whole lot
-            raise
-        connection.execute("ROLLBACK TO operation")
-        outcome = error
-    connection.execute("RELEASE operation")
-    return outcome
+        await self._db.aclose()
 
 
 def _file(connection: Connection, id: FileId) -> File:

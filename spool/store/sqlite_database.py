@@ -1,0 +1,155 @@
+"""The threads of the SQLite index: one writes, in groups, and a few read."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from queue import LifoQueue
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from spool.errors import StorageFull, Unavailable
+from spool.store.batch import Batcher
+from spool.store.sqlite_connection import connect, create, migrate, overwrite, snapshot, transaction, translated
+from spool.store.sqlite_reserve import Reserve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from sqlite3 import Connection
+
+    from spool.store.sqlite_rows import Row
+
+    Operation = Callable[[Connection], object]
+
+R = TypeVar("R")
+
+_READERS = 3  # threads; a slow listing must not hold up the rest
+
+
+async def open_database(path: Path, connected: Callable[[Connection], object]) -> Database:
+    """The database at `path`, made if need be. `connected` is shown every connection. Raises as `open_sqlite` does."""
+    writer, *readers = await asyncio.to_thread(_open, path)
+    for connection in (writer, *readers):
+        connected(connection)
+    reserve = Reserve(path.with_name(f"{path.name}-reserve"))
+    await asyncio.to_thread(reserve.keep)
+    return Database(writer, readers, reserve)
+
+
+class Database:
+    """Owns the connections: the writer, and one for each thread that reads."""
+
+    def __init__(self, writer: Connection, readers: Sequence[Connection], reserve: Reserve) -> None:
+        self._reserve = reserve
+        self._closed = False
+        self._writer = writer
+        self._doubtful = False
+        """A commit failed: what it wrote may come back after a crash, until something is written in its place."""
+        self._batcher: Batcher[Operation, object] = Batcher("index-writer", self._flush)
+        self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index-reader")
+        self._readers: LifoQueue[Connection] = LifoQueue()
+        for reader in readers:
+            self._readers.put(reader)
+
+    async def rows(self, sql: str, *values: str | int) -> list[Row]:
+        """Those that the statement gives."""
+        return await self.read(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def read(self, query: Callable[[Connection], R]) -> R:
+        """What `query` makes of all that was committed before."""
+        if self._closed:
+            raise Unavailable("The server is shutting down.")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._snapshot, query)
+
+    def _snapshot(self, query: Callable[[Connection], R]) -> R:
+        connection = self._readers.get()  # there are as many as threads
+        try:
+            with translated(), snapshot(connection):
+                return query(connection)
+        finally:
+            self._readers.put(connection)
+
+    async def change(self, sql: str, *values: str | int | bytes | None) -> int:
+        """How many rows it changed."""
+        return await self.write(lambda connection: connection.execute(sql, values).rowcount)
+
+    async def write(self, operation: Callable[[Connection], R]) -> R:
+        """What `operation` returns, once it is durable. It runs on the writer's thread and must be quick."""
+        return cast("R", await self._batcher.submit(operation))
+
+    async def make_room(self, operation: Callable[[Connection], R]) -> R:
+        """As `write`, for what in the end takes less room: it succeeds on a full disk, too, thanks to the reserve."""
+        try:
+            return await self.write(operation)
+        except StorageFull:
+            await asyncio.to_thread(self._reserve.release)
+            return await self.write(operation)
+
+    async def be_certain(self) -> None:
+        """No commit that failed can come back after a crash."""
+        if self._doubtful:
+            await self.write(lambda _: None)
+
+    async def set_aside(self) -> None:
+        """The room that deletions on a full disk need is set aside again, if there is some."""
+        await asyncio.to_thread(self._reserve.keep)
+
+    @property
+    def owed(self) -> int:
+        """Bytes of the disk that are free, but to be set aside."""
+        return self._reserve.owed
+
+    def _flush(self, lot: Sequence[Operation]) -> list[object]:
+        with translated():
+            if self._doubtful:
+                overwrite(self._writer)
+            self._doubtful = True
+            with transaction(self._writer):
+                outcomes = [_attempt(self._writer, operation) for operation in lot]
+            self._doubtful = False
+        return outcomes
+
+    async def aclose(self) -> None:
+        """What was asked is done, and all connections are closed; completes even if the caller is cancelled."""
+        self._closed = True
+        await asyncio.shield(self._aclose())
+
+    async def _aclose(self) -> None:
+        await self._batcher.aclose()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._threads.shutdown()
+        while not self._readers.empty():
+            self._readers.get().close()
+        self._writer.close()  # the last one: it may write, so it clears the log away
+
+
+def _open(path: Path) -> list[Connection]:
+    connections: list[Connection] = []
+    try:
+        with translated():
+            create(path)
+            connections.append(connect(path, "rw"))
+            migrate(connections[0])
+            connections.extend(connect(path, "ro") for _ in range(_READERS))
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        raise
+    return connections
+
+
+def _attempt(connection: Connection, operation: Operation) -> object:
+    """What the operation returns or, if it raises, that: then it alone of its lot is undone."""
+    connection.execute("SAVEPOINT operation")
+    try:
+        with translated():
+            outcome = operation(connection)
+    except Exception as error:
+        if not connection.in_transaction:  # SQLite has undone the whole lot
+            raise
+        connection.execute("ROLLBACK TO operation")
+        outcome = error
+    connection.execute("RELEASE operation")
+    return outcome
