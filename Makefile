@@ -2,6 +2,7 @@
 #   make PYTHON=python3.12 test     another interpreter, in an environment of its own
 #   make test ARGS="-k range -x"    ARGS goes to the program
 #   make faults EFFORT=5            five times as many faults as `make test` injects; 20 without
+#   make bench ARGS=--help          what can be measured beside which servers
 PYTHON ?= python3
 ARGS ?=
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
@@ -14,7 +15,7 @@ DEV := $(VENV)/.dev-$(VERSION)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: run test faults check lock clean
+.PHONY: run test faults bench check lock clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/python -m spool serve $(ARGS)
@@ -25,6 +26,10 @@ test: $(DEV)
 # The long version of the tests that inject faults.
 faults: $(DEV)
 	SPOOL_TEST_EFFORT=$(or $(EFFORT),20) timeout 2h $(VENV)/bin/python -m pytest -s tests/crash tests/hostile $(ARGS)
+
+# An hour and a half for all of it. What it compares with is installed in bench/.peers.
+bench: $(RUN)
+	timeout 4h $(VENV)/bin/python -m bench $(ARGS)
 
 check: $(DEV)
 	$(VENV)/bin/ruff check
@@ -40,7 +45,7 @@ lock: $(BASE)
 	  | $(LOCK) -o requirements-build.txt -c requirements-dev.txt -
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf bench/.build bench/.peers bench/.work .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 $(BASE):
 	$(if $(VERSION),,$(error Spool needs Python 3.11 or newer, and $(PYTHON) is older or missing: try make PYTHON=python3.13))
