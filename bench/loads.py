@@ -1,12 +1,14 @@
 """The work that every server is given. One run of it: a warm-up of the same kind, then what is measured.
 
-The warm-up is not a courtesy: on a virtual machine, pages that nobody has touched yet cost more than the upload.
+The warm-up is not a courtesy: on a virtual machine, pages that nobody touched lately cost more than the upload. What
+it stored is removed, so that the measured run gets its pages.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from bench.servers import Running, Server, Way
 
 Sample = dict[str, float]
-"""seconds, bytes, requests, cpu (seconds), idle and peak (bytes of memory), active (uploads at once), p50_ms, p99_ms."""
+"""seconds, bytes, requests, cpu (seconds), idle and peak (bytes of memory), active (uploads at once), p50_ms, p99_ms"""
 
 MB, GB, KIB, MIB, GIB = 10**6, 10**9, 2**10, 2**20, 2**30
 
@@ -64,9 +66,10 @@ class Load:
     """The load whose floors this one is compared with; its own without."""
 
 
-def measured(running: Running, work: Callable[[], Mapping[str, Any]]) -> Sample:
-    """What `work` told, and what it cost the server. Nothing of an earlier run still waits to be written."""
-    os.sync()
+def measured(running: Running, work: Callable[[], Mapping[str, Any]], *, settle: bool = True) -> Sample:
+    """What `work` told, and what it cost the server."""
+    if settle:
+        _settle(running.dir)
     idle = running.memory("VmRSS")
     running.forget_peak()
     cpu, start = running.cpu(), time.monotonic()
@@ -74,6 +77,15 @@ def measured(running: Running, work: Callable[[], Mapping[str, Any]]) -> Sample:
     seconds = time.monotonic() - start
     cost = {"cpu": running.cpu() - cpu, "idle": idle, "peak": running.memory("VmHWM")}
     return {"seconds": seconds, **cost, **told}
+
+
+def _settle(directory: Path) -> None:
+    """Nothing waits to be written, and the pages of large files are free."""
+    os.sync()
+    for path in directory.rglob("*"):
+        with suppress(OSError):
+            if path.suffix != ".db" and path.is_file() and path.stat().st_size >= MIB:
+                path.unlink()
 
 
 def any_way(server: Server) -> Way:
@@ -88,6 +100,11 @@ def _raw_way(server: Server) -> Way:
     if server.raw is None:
         raise Unusable("takes forms only")
     return server.raw
+
+
+def _path_way(server: Server) -> Way:
+    """As the body, so that the path says where the file is and its bytes are no form; or else by a form."""
+    return server.raw or any_way(server)
 
 
 def one_upload(
@@ -141,13 +158,13 @@ def many_uploads(many: Many) -> Callable[[Scene], Sample]:
 def one_download(scene: Scene) -> Sample:
     """A large file by curl."""
     running = scene.running
-    path = stored(running, any_way(running.server), scene.source, scene.fresh())
+    path = stored(running, _path_way(running.server), scene.source, scene.fresh())
 
     def download() -> dict[str, int]:
         curl("-o", "/dev/null", running.base + path)
         return {"bytes": scene.source.stat().st_size, "requests": 1, "active": 1}
 
-    return measured(running, download)
+    return measured(running, download, settle=False)
 
 
 def many_downloads(many: Many) -> Callable[[Scene], Sample]:
@@ -157,7 +174,7 @@ def many_downloads(many: Many) -> Callable[[Scene], Sample]:
         running = scene.running
         small = running.dir.parent / "small"
         small.write_bytes(os.urandom(KIB))
-        path = stored(running, any_way(running.server), small, next(scene.numbers))
+        path = stored(running, _path_way(running.server), small, next(scene.numbers))
 
         def download() -> dict[str, Any]:
             told = many.download(running, path)
