@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND sha256 = :sha256 AND size = :size"  # as the index has it
+_BY_DIGEST = "files INDEXED BY files_by_digest"  # or SQLite may walk through all files of that size
 _ADD = f"INSERT INTO files ({FILE}) VALUES ({', '.join('?' * (FILE.count(',') + 1))})"
 
 
@@ -34,10 +35,10 @@ def add(connection: Connection, files: Sequence[File], *, share: bool) -> Sequen
 def _shared(connection: Connection, file: File) -> File:
     values = {"key": file.key, "sha256": file.sha256, "size": file.size}
     connection.execute(
-        f"UPDATE files SET key = :key, damage = NULL WHERE damage IS NOT NULL AND {_TWINS}",
+        f"UPDATE {_BY_DIGEST} SET key = :key, damage = NULL WHERE damage IS NOT NULL AND {_TWINS}",
         values,
     )
-    row = connection.execute(f"SELECT key FROM files WHERE {_TWINS} LIMIT 1", values).fetchone()
+    row = connection.execute(f"SELECT key FROM {_BY_DIGEST} WHERE {_TWINS} LIMIT 1", values).fetchone()
     return replace(file, key=Key(row[0])) if row else file
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import sqlite3
@@ -21,7 +22,7 @@ from .sight import Sight
 from .uploads_suite import UploadsSuite
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 
@@ -318,28 +319,43 @@ async def test_since_and_until_are_both_bounds_of_the_index(index: SqliteIndex, 
     assert "created_at<" in step or "created_at,id)<" in step
 
 
+async def steps_of(sight: Sight, operation: Awaitable[object]) -> int:
+    """How many steps of SQLite's machine it takes."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    for connection in sight.connections:
+        connection.set_progress_handler(step, 1)
+    await operation
+    return steps
+
+
 @pytest.mark.parametrize("filters", [{}, {"q": "nothing like it"}, {"filename": "*9"}, {"media_type": "audio/*"}])
 @pytest.mark.parametrize("sort", SORTS)
 async def test_a_page_costs_the_same_however_many_files_there_are(
     index: SqliteIndex, sight: Sight, filters: dict[str, object], sort: str
 ) -> None:
     async def cost() -> int:
-        steps = 0
-
-        def step() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        for connection in sight.connections:
-            connection.set_progress_handler(step, 1)
-        await index.files(FileQuery(limit=10, sort=sort, **filters))
-        return steps
+        return await steps_of(sight, index.files(FileQuery(limit=10, sort=sort, **filters)))
 
     await index.finish([a_file(f"a{number}") for number in range(50)])
     few = await cost()
     await index.finish([a_file(f"b{number}") for number in range(3_000)])
     assert await cost() <= few + 10
+
+
+async def test_a_file_is_added_at_the_same_cost_however_many_have_its_size(index: SqliteIndex, sight: Sight) -> None:
+    async def cost(name: str) -> int:
+        return await steps_of(sight, index.finish([replace(a_file(name), sha256=digest_of(name))], share=True))
+
+    await index.finish([replace(a_file(f"a{number}"), sha256=digest_of(f"a{number}")) for number in range(50)])
+    few = await cost("b")
+    await index.finish([replace(a_file(f"c{number}"), sha256=digest_of(f"c{number}")) for number in range(3_000)])
+    assert await cost("d") <= few + 10
 
 
 async def test_a_page_that_looked_at_enough_is_short_and_goes_on(index: SqliteIndex) -> None:
@@ -364,6 +380,10 @@ async def test_the_planner_s_statistics_do_not_change_the_walk(index: SqliteInde
     query = FileQuery(limit=5, sort="size", since=NOON + 58 * TICK)
     assert [file.id for file in await listed(index, query)] == ["id-59", "id-58"]
     assert not any("TEMP" in step for _, steps in sight.plans() for step in steps)
+
+
+def digest_of(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def forged(query: FileQuery, value: object, id: object = "id-1") -> str:
