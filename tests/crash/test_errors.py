@@ -41,6 +41,8 @@ class Sweep:
         self.struck: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
         self.settled: list[Operation] = []
+        self.unclosed = 0
+        """Descriptors that strace kept from being closed: the system's close closes them even if it fails."""
         self.open = 0
 
     def points(self) -> list[Point]:
@@ -64,6 +66,7 @@ class Sweep:
             operation.run(self.server)
         if struck(self.log):
             self.struck[error] += 1
+            self.unclosed += point.call == "close"
             self._check_answers(operation, 503 if error == "EIO" or (error, point.call) in UNTOLD else 507)
         else:
             assert not operation.failed, (point, operation.replies)
@@ -89,7 +92,7 @@ class Sweep:
         listed = listing(self.server)
         for operation in self.settled:
             operation.check(self.server, listed)
-        eventually(lambda: len(self.server.descriptors()) <= self.open)
+        eventually(lambda: len(self.server.descriptors()) <= self.open + self.unclosed)
         broken = [line for line in self.server.log().splitlines() if '"level": "error"' in line or "Traceback" in line]
         assert not broken, broken[:3]
 
@@ -104,6 +107,7 @@ def sweep(server: Server) -> Sweep:
         done.settle()
         server.kill()
         server.start()
+        done.unclosed = 0
         done.settle()
     return done
 
