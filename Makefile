@@ -24,7 +24,7 @@ test: $(DEV)
 
 # The long version of the tests that inject faults.
 faults: $(DEV)
-	SPOOL_TEST_EFFORT=$(or $(EFFORT),20) timeout 2h $(VENV)/bin/python -m pytest -s tests/crash tests/hostile $(ARGS)
+	SPOOL_TEST_EFFORT=$(or $(EFFORT),20) timeout 2h $(VENV)/bin/python -m pytest -s tests/crash tests/hostile tests/test_model.py tests/store/test_races.py $(ARGS)
 
 check: $(DEV)
 	$(VENV)/bin/ruff check

@@ -61,7 +61,7 @@ class Sweep:
         operation.prepare(self.server)
         with faulty(self.threads, point, "signal=SIGKILL", self.log):
             operation.run(self.server)
-        killed = struck(self.log) or operation.failed  # what strace has not yet written, the operation tells
+        killed = struck(self.log) or operation.failed or self._is_gone()  # strace may not have written it yet
         if killed:
             self.server.wait()
             self.killed[point.operation, point.call] += 1
@@ -72,6 +72,13 @@ class Sweep:
         self._settle(operation)
         if killed:
             self.threads = warm_up(self.server, f"{name}-warm-up")
+
+    def _is_gone(self) -> bool:
+        try:
+            self.server.get("/healthz")
+        except OSError:
+            return True
+        return not self.server.running
 
     def _settle(self, operation: Operation) -> None:
         eventually(lambda: not unaccounted(self.server))
