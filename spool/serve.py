@@ -57,8 +57,8 @@ _LINGER: Final = 3
 _COMMIT_GRACE: Final = 30
 _BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted."""
-_ACCEPTS: Final = 16
-"""Connections that are accepted in one go, before any of them is counted."""
+_ACCEPTS: Final = 1
+"""Connections that are accepted in one turn of the event loop: with each more, whoever is served waits for one more."""
 _RESERVE: Final = 128
 """Descriptors that no connection may take: half of them for connections that come at once or are being refused."""
 _MAX_FIELD: Final = 64 * 1024
