@@ -22,6 +22,7 @@ _BUSY = 10.0  # seconds to wait for another process, such as the command line, t
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses the last commits in a power cut
     "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",  # or what undoes a statement goes to a file elsewhere, which may be full or read-only
     "PRAGMA journal_size_limit = 16777216",  # bytes: what a long reader made the log grow to is given back
 )
 
