@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from spool.protocol.disposition import clean_filename, parse_disposition
+from spool.protocol.disposition import parse_disposition
 from tests.hostile.wire import Message, exchange, parse_replies
 from tests.process import Server, eventually
 
@@ -171,7 +171,8 @@ def test_name_that_is_a_path_is_none_on_the_disk(target: Target, trick: bytes) -
     (reply,) = target.replies(target.request(b"PUT", b"/files/" + trick, body=trick))
     if reply.status == 201:
         name = json.loads(reply.body)["filename"]
-        assert clean_filename(name) == name
+        assert name.isprintable()
+        assert not set(name) & set("/\\:")
     outside = {path.name for path in target.server.dir.parent.iterdir()}
     assert outside == {"canary", "spool", "spool.log"}
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in target.server.blobs())
