@@ -35,7 +35,6 @@ from spool.errors import (
     NotFound,
     OffsetMismatch,
     PreconditionFailed,
-    RateLimited,
     RequestTimeout,
     SpoolError,
     TooLarge,
@@ -83,7 +82,6 @@ _STATUS: Final[Mapping[type[SpoolError], int]] = {
     CompletedUpload: TooLarge.status,
     RequestTimeout: Unavailable.status,
     TooMany: Unavailable.status,
-    RateLimited: Unavailable.status,
 }
 """Where it is not the error's own."""
 _OUT_OF_PLACE: Final = (CompletedUpload, InconsistentLength, OffsetMismatch, TooLarge)

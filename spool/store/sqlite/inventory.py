@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.model import Key
-from spool.store.sqlite_rows import FILE, file_row, to_file
+from spool.store.sqlite.rows import FILE, file_row, to_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,10 +26,10 @@ from aiofiles.os import wrap
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import FileId, Key, Label, Staged
 from spool.store.batch import Batcher
-from spool.store.local_copy import Taken, take
-from spool.store.local_labels import get_labels, set_label
-from spool.store.local_layout import Entry, Layout, probe_key, scan, strays
-from spool.store.local_staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
+from spool.store.local.copy import Taken, take
+from spool.store.local.labels import get_labels, set_label
+from spool.store.local.layout import Entry, Layout, probe_key, scan, strays
+from spool.store.local.staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ class LocalStore:
                 yield f"blobs/{shard}/{name}"
 
     async def take(self, wanted: Mapping[Key, int], source: LocalStore, *, link: bool) -> dict[Key, Taken]:
-        """See `local_copy.take`."""
+        """See `copy.take`."""
         return await _take(wanted, source._layout, self._layout, link=link, executor=self._writers)
 
     async def free(self) -> int:

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import Unavailable
-from spool.store.local_labels import set_label
-from spool.store.local_layout import Entry, open_staged, to_entry
+from spool.store.local.labels import set_label
+from spool.store.local.layout import Entry, open_staged, to_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

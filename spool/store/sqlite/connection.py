@@ -174,7 +174,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _migrations() -> list[str]:
-    folder = resources.files("spool.store").joinpath("sql")
+    folder = resources.files("spool.store.sqlite").joinpath("sql")
     scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [script.read_text(encoding="utf-8") for script in scripts]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound, Unavailable
 from spool.model import Key
-from spool.store.local_labels import set_label
+from spool.store.local.labels import set_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

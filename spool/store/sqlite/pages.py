@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from spool.model import File, Page
 from spool.store.cursor import Position, parse_cursor, to_cursor
-from spool.store.sqlite_rows import FILE, microseconds, to_file
+from spool.store.sqlite.rows import FILE, microseconds, to_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
