@@ -138,7 +138,8 @@ def test_row_whose_sync_failed_does_not_come_back_without_its_bytes(tmp_path: Pa
 
 
 def test_index_does_not_need_what_a_failed_sync_has_lost(tmp_path: Path) -> None:
-    with Server(tmp_path / "spool", env=ENV) as server:
+    quiet = {"SPOOL_STORAGE_SWEEP_INTERVAL": "1h", "SPOOL_STORAGE_SCRUB_INTERVAL": "0s"}  # nothing else writes
+    with Server(tmp_path / "spool", env=quiet) as server:
         before, refused, after = OneShot("before", 5_000), OneShot("refused", 5_000), OneShot("after", 70_000)
         before.run(server)
         durable = (server.dir / "index.db-wal").stat().st_size
@@ -147,6 +148,7 @@ def test_index_does_not_need_what_a_failed_sync_has_lost(tmp_path: Path) -> None
         assert refused.replies[-1].status == 503
         lose(server.dir / "index.db-wal", durable)
         after.run(server)
+        assert after.replies[-1].status == 201, after.replies
         server.kill()
         server.start()
         listed = listing(server)

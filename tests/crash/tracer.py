@@ -110,7 +110,7 @@ def struck(log: Path) -> bool:
 def _running(command: list[str], expected: Sequence[int]) -> Iterator[None]:
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
-        eventually(lambda: tracer.poll() is not None or all(traced(thread) for thread in expected))
+        eventually(lambda: tracer.poll() is not None or all(traced(thread) for thread in expected), 30)
         if tracer.poll() is not None:
             assert tracer.stderr is not None
             lacking(f"strace cannot trace here: {tracer.stderr.read().decode().strip()}")
