@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-SCAN = 20_000
+SCAN = 10_000
 """Rows that one page of a filtered listing looks at, at most."""
 
 _READERS = 3  # threads; a slow listing must not hold up the rest
