@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from spool.config import Limits
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FAST: Final = 128 * 1024
+"""Bytes that came at once from a client that is read from in larger steps from then on."""
+_LARGE_READ: Final = 512 * 1024
+"""Twice as much as asyncio asks of a socket; with still more, what was read has left the processor's cache."""
 
 
 async def defer_expectation(_request: web.Request) -> None:
@@ -76,6 +80,8 @@ class Body:
     def _count(self, chunk: bytes) -> None:
         self.size += len(chunk)
         self._pace.received(len(chunk))
+        if len(chunk) >= _FAST:
+            _read_more(self._request.transport)
         if self.size > self._max_size:
             raise TooLarge(f"the request is larger than {self._max_size} bytes", limit=self._max_size)
 
@@ -85,6 +91,12 @@ class Body:
         writer = self._request.writer
         await writer.write(_CONTINUE)
         writer.output_size = 0  # aiohttp takes what was written for the start of an answer, and could not send an error
+
+
+def _read_more(transport: asyncio.Transport | None) -> None:
+    """The event loop has less to do for each byte that comes."""
+    if transport is not None and hasattr(transport, "max_size"):  # what asyncio asks of a socket; TLS has none
+        transport.max_size = _LARGE_READ
 
 
 @asynccontextmanager

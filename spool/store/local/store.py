@@ -149,9 +149,9 @@ class LocalStore:
             self._staged.popitem()[1].close()
         self._layout.close()
 
-    async def write(self, blob: StagedBlob, batch: Sequence[bytes]) -> None:
-        """The buffers are appended to a blob of this store."""
-        await _write(blob, batch, executor=self._writers)
+    async def write(self, blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> None:
+        """The buffers are appended to a blob of this store, each after `see` has seen it."""
+        await _write(blob, batch, see, executor=self._writers)
 
     async def copy(self, blob: StagedBlob, key: Key, start: int, size: int) -> None:
         """`size` bytes of the staged blob `key`, from `start` on, are appended to `blob`. Raises Unavailable."""
@@ -214,9 +214,9 @@ class LocalWriter:
             self._writing = asyncio.ensure_future(self._store.copy(self._blob, key, start, size))
         await self._written()
 
-    async def write(self, batch: Sequence[bytes]) -> None:
+    async def write(self, batch: Sequence[bytes], see: Callable[[bytes], None] | None = None) -> None:
         await self._written()
-        self._writing = asyncio.ensure_future(self._store.write(self._blob, batch))
+        self._writing = asyncio.ensure_future(self._store.write(self._blob, batch, see))
 
     async def sync(self) -> Staged:
         await self._written()
@@ -264,9 +264,9 @@ def _open_to_write(blob: StagedBlob) -> None:
 
 
 @wrap
-def _write(blob: StagedBlob, batch: Sequence[bytes]) -> None:
+def _write(blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> None:
     with _translated():
-        blob.write(batch)
+        blob.write(batch, see)
 
 
 @wrap
