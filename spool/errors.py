@@ -201,9 +201,9 @@ class RateLimited(SpoolError):
     `Retry-After` says when the next minute begins. Nothing was done.
     """
 
-    slug, title, status = "rate-limited", "Too many requests", 429
+    slug, title, status, retry_after = "rate-limited", "Too many requests", 429, 60
 
-    def __init__(self, detail: str, retry_after: int, **members: Member) -> None:
+    def __init__(self, detail: str, retry_after: int = 60, **members: Member) -> None:
         """`retry_after` is in seconds."""
         super().__init__(detail, **members)
         self.retry_after = retry_after

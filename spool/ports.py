@@ -58,11 +58,11 @@ class BlobWriter(Protocol):
         Raises Unavailable if they are gone.
         """
 
-    async def write(self, batch: Sequence[bytes]) -> None:
-        """Appends the buffers of `batch`, in order.
+    async def write(self, batch: Sequence[bytes], see: Callable[[bytes], None] | None = None) -> None:
+        """Appends the buffers of `batch`, in order. Each of them is shown to `see` first, in a thread of the store's.
 
         May return before they are written, but not before the batch before them is: an error then surfaces in a later
-        verb, and the buffers must not change.
+        verb, and the buffers must not change. When an error has surfaced, `see` may have seen more than was written.
         Few large batches are cheaper than many small ones.
         """
 

@@ -1,4 +1,4 @@
-"""How bytes are staged: in batches, each written and hashed while the next one arrives."""
+"""How bytes are staged: in batches, each hashed and written while the next one arrives."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ HEAD: Final = 4096
 """The least that libmagic needs to be right about media."""
 _LONGEST: Final = 1.0
 """Seconds after which a slow client's bytes are written, though they are few."""
-_INLINE: Final = 64 * 1024
-"""Hashing this much takes about as long as handing it to a thread."""
 
 
 class Hash(Protocol):
@@ -48,37 +46,24 @@ def new_hashes(claimed: Iterable[str]) -> Hashes:
 
 
 class Stage:
-    """Writes and hashes one upload's batches, both while the next one arrives."""
+    """Hashes and writes one upload's batches, each while the next one arrives."""
 
     def __init__(self, writer: BlobWriter, hashes: Hashes) -> None:
         self._writer = writer
         self._hashes = hashes
-        self._hashing: asyncio.Future[None] | None = None
 
     async def write(self, batch: Sequence[bytes]) -> None:
-        """The batch is being written and hashed."""
-        await self._hashed()
-        await self._writer.write(batch)
-        if sum(map(len, batch)) <= _INLINE:
-            self._update(batch)
-        else:
-            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._update, batch)
+        """The batch is being hashed and written."""
+        await self._writer.write(batch, self._hash)
 
     async def finish(self) -> tuple[Staged, dict[str, bytes]]:
         """What is staged, durably, and its digests. More may be written afterwards."""
         staged = await self._writer.sync()
-        await self._hashed()
         return staged, {name: hash_.digest() for name, hash_ in self._hashes.items()}
 
-    async def _hashed(self) -> None:
-        if self._hashing is not None:
-            await asyncio.shield(self._hashing)
-            self._hashing = None
-
-    def _update(self, batch: Sequence[bytes]) -> None:
+    def _hash(self, chunk: bytes) -> None:
         for hash_ in self._hashes.values():
-            for chunk in batch:
-                hash_.update(chunk)
+            hash_.update(chunk)
 
 
 async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:

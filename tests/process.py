@@ -90,6 +90,10 @@ class Server:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def stopped(self) -> bool:
+        """Whether SIGSTOP has come through to the thread that answers."""
+        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text("ascii")
+
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
         self.signal(signal.SIGTERM)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.store import sqlite_files
 from spool.store.backup import Copied, copy_spool
 from spool.store.local import LocalStore, open_local
 from spool.store.sqlite import SqliteIndex, open_sqlite
+from spool.store.sqlite import files as sqlite_files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound
 from spool.store.sqlite import open_sqlite
-from spool.store.sqlite_files import clear, install, settle
+from spool.store.sqlite.files import clear, install, settle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from spool.model import File, Key
     from spool.store.local import LocalStore
-    from spool.store.local_copy import Taken
+    from spool.store.local.copy import Taken
     from spool.store.sqlite import SqliteIndex
 
 _LOT: Final = 1000

@@ -28,6 +28,7 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     app = web.Application(middlewares=[answer_preflight, answer_problems, _require_host, _count_traffic])
     app[SITE] = site
     add_routes(app)
+    app.on_response_prepare.append(_forbid_guessing)
     app.on_response_prepare.append(_name_request)
     app.on_response_prepare.append(_tell_rate)
     app.on_response_prepare.append(mark_origin)
@@ -49,6 +50,11 @@ async def _count_traffic(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     with traffic.request():
         return await handler(request)
+
+
+async def _forbid_guessing(_request: web.Request, response: web.StreamResponse) -> None:
+    """What a client sent may stand in any answer: no browser may take one for another type than it has."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 async def _tell_rate(request: web.Request, response: web.StreamResponse) -> None:

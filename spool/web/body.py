@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import HttpVersion11, web
 
 from spool.errors import BadRequest, CutOff, ExpectationFailed, RequestTimeout, TooLarge
+from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from spool.config import Limits
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FAST: Final = 128 * 1024
+"""Bytes that came at once from a client that is read from in larger steps from then on."""
+_READS: Final = (256 * 1024, 512 * 1024)
+"""What asyncio asks of a socket, and twice as much: with still more, what was read has left the processor's cache."""
 
 
 async def defer_expectation(_request: web.Request) -> None:
@@ -76,8 +81,17 @@ class Body:
     def _count(self, chunk: bytes) -> None:
         self.size += len(chunk)
         self._pace.received(len(chunk))
+        if len(chunk) >= _FAST:
+            self._read_more()
         if self.size > self._max_size:
             raise TooLarge(f"the request is larger than {self._max_size} bytes", limit=self._max_size)
+
+    def _read_more(self) -> None:
+        """The event loop has less to do for each byte that comes, as long as few uploads share the memory."""
+        transport = self._request.transport
+        if transport is not None and hasattr(transport, "max_size"):  # what asyncio asks of a socket; TLS has none
+            smallest, largest = _READS
+            transport.max_size = max(smallest, min(largest, self._request.app[SITE].ingest.batch_size() // 2))
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:

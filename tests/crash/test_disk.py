@@ -141,12 +141,12 @@ def test_read_only_disk_refuses_uploads_and_recovers(tmp_path: Path) -> None:
                 assert operation.replies[-1].status == 503
                 operation.replies[-1].check_problem()
             assert not upload.append(server, upload.file.data[1000:])
-            assert ask(server, "GET", "/readyz").status == 503
+            eventually(lambda: ask(server, "GET", "/readyz").status == 503)
             before.check(server, listing(server))
         upload.go_on(server)
         after = OneShot("after", 5_000)
         after.run(server)
-        assert ask(server, "GET", "/readyz").status == 200
+        eventually(lambda: ask(server, "GET", "/readyz").status == 200)
         assert listing(server).keys() == {"before-0", "resumed", "after-0"}
         server.restart()
         eventually(lambda: not unaccounted(server))

@@ -41,6 +41,8 @@ class Sweep:
         self.struck: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
         self.settled: list[Operation] = []
+        self.unclosed = 0
+        """Descriptors that strace kept from being closed: the system's close closes them even if it fails."""
         self.open = 0
 
     def points(self) -> list[Point]:
@@ -64,6 +66,7 @@ class Sweep:
             operation.run(self.server)
         if struck(self.log):
             self.struck[error] += 1
+            self.unclosed += point.call == "close"
             self._check_answers(operation, 503 if error == "EIO" or (error, point.call) in UNTOLD else 507)
         else:
             assert not operation.failed, (point, operation.replies)
@@ -89,7 +92,7 @@ class Sweep:
         listed = listing(self.server)
         for operation in self.settled:
             operation.check(self.server, listed)
-        eventually(lambda: len(self.server.descriptors()) <= self.open)
+        eventually(lambda: len(self.server.descriptors()) <= self.open + self.unclosed)
         broken = [line for line in self.server.log().splitlines() if '"level": "error"' in line or "Traceback" in line]
         assert not broken, broken[:3]
 
@@ -104,6 +107,7 @@ def sweep(server: Server) -> Sweep:
         done.settle()
         server.kill()
         server.start()
+        done.unclosed = 0
         done.settle()
     return done
 
@@ -134,7 +138,8 @@ def test_row_whose_sync_failed_does_not_come_back_without_its_bytes(tmp_path: Pa
 
 
 def test_index_does_not_need_what_a_failed_sync_has_lost(tmp_path: Path) -> None:
-    with Server(tmp_path / "spool", env=ENV) as server:
+    quiet = {"SPOOL_STORAGE_SWEEP_INTERVAL": "1h", "SPOOL_STORAGE_SCRUB_INTERVAL": "0s"}  # nothing else writes
+    with Server(tmp_path / "spool", env=quiet) as server:
         before, refused, after = OneShot("before", 5_000), OneShot("refused", 5_000), OneShot("after", 70_000)
         before.run(server)
         durable = (server.dir / "index.db-wal").stat().st_size
@@ -143,6 +148,7 @@ def test_index_does_not_need_what_a_failed_sync_has_lost(tmp_path: Path) -> None
         assert refused.replies[-1].status == 503
         lose(server.dir / "index.db-wal", durable)
         after.run(server)
+        assert after.replies[-1].status == 201, after.replies
         server.kill()
         server.start()
         listed = listing(server)

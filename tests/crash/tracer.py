@@ -45,6 +45,14 @@ Threads = dict[str, int]
 
 def warm_up(server: Server, name: str) -> Threads:
     """Makes the server start every thread that stores; which is which."""
+    for attempt in range(5):
+        threads = _look(server, f"{name}-{attempt}")
+        if len(threads) > len(_ROLES):
+            return threads
+    raise AssertionError(f"strace showed only {sorted(threads)}")
+
+
+def _look(server: Server, name: str) -> Threads:
     log = server.dir.with_name(f"{server.dir.name}.threads")
     with recorded(server, _ROLES, log):
         for kind in ("patch", "tus", "delete"):
@@ -55,7 +63,10 @@ def warm_up(server: Server, name: str) -> Threads:
     made = _calls(log)
     found = {LOOP: server.pid}
     for call, role in _ROLES.items():
-        [found[role], *_] = [thread for thread, its in made if its == call and thread not in found.values()]
+        for thread, its in made:
+            if its == call and thread not in found.values():
+                found[role] = thread
+                break
     return found
 
 
@@ -99,7 +110,7 @@ def struck(log: Path) -> bool:
 def _running(command: list[str], expected: Sequence[int]) -> Iterator[None]:
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
-        eventually(lambda: tracer.poll() is not None or all(traced(thread) for thread in expected))
+        eventually(lambda: tracer.poll() is not None or all(traced(thread) for thread in expected), 30)
         if tracer.poll() is not None:
             assert tracer.stderr is not None
             lacking(f"strace cannot trace here: {tracer.stderr.read().decode().strip()}")

@@ -217,6 +217,41 @@ def test_content_is_fenced_in(site: Site, record: dict[str, Any], options: list[
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
+@pytest.fixture(scope="module")
+def page(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A file that is to attack whoever opens it."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_bytes(b"<!DOCTYPE html><script>alert(1)</script>" * 1000)
+    answer = site.curl("-F", f"file=@{path};type=image/png;filename=x.png", "/files")
+    assert answer.status == 201, answer
+    (record,) = answer.json["files"]
+    assert isinstance(record, dict)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ([], 200),
+        (["-I"], 200),
+        (["-r", "0-9"], 206),
+        (["-r", "0-9,20-29"], 206),
+        (["-H", "If-None-Match: *"], 304),
+        (["-H", "If-Modified-Since: Fri, 31 Dec 2100 00:00:00 GMT"], 304),
+    ],
+)
+def test_page_of_a_stranger_is_fenced_in(site: Site, page: dict[str, Any], options: list[str], status: int) -> None:
+    answer = site.curl(*options, media(page))
+    assert answer.status == status
+    assert answer.headers["content-disposition"] == 'attachment; filename="x.png"'
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    if status == 200:
+        assert answer.headers["content-type"] == "text/html"
+    assert "x-accel-redirect" not in answer.headers
+
+
 def test_validators_are_those_of_spool(site: Site, record: dict[str, Any]) -> None:
     headers = site.curl(media(record)).headers
     assert headers["content-type"] == "image/png"
@@ -238,7 +273,7 @@ def test_unchanged_file_is_not_sent_again(site: Site, record: dict[str, Any]) ->
 
 def test_blob_is_not_served_without_being_asked_for_by_spool(site: Site, record: dict[str, Any]) -> None:
     assert record["size"]
-    (blob,) = (site.server.dir / "blobs").glob("*/*")
+    blob, *_ = (site.server.dir / "blobs").glob("*/*")
     assert site.curl(f"/spool-blobs/{blob.parent.name}/{blob.name}").status == 404
     assert site.curl(f"/spool-blobs/../spool-blobs/{blob.parent.name}/{blob.name}").status == 404
 

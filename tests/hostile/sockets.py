@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.process import eventually
@@ -39,6 +41,15 @@ def stuck_reader(server: Server, request: bytes) -> socket.socket:
 def connections(server: Server) -> int:
     """How many sockets the server has for its clients."""
     return sum(target.startswith("socket:") for target in server.descriptors()) - LISTENING
+
+
+def unaccepted(server: Server) -> int:
+    """How many clients have connected without the server having taken them."""
+    listening = re.search(
+        rf"0100007F:{server.port:04X} 00000000:0000 0A \w+:(\w+)", Path("/proc/net/tcp").read_text("ascii")
+    )
+    assert listening
+    return int(listening[1], 16)
 
 
 def at_rest(server: Server) -> list[str]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.hostile.sockets import at_rest, connected, connections, get, stuck_reader
+from tests.crash.tracer import recorded
+from tests.hostile.sockets import at_rest, connected, connections, get, stuck_reader, unaccepted
 from tests.process import EFFORT, Server, eventually, lacking
 
 if TYPE_CHECKING:
@@ -274,3 +275,18 @@ def slowly(client: socket.socket, size: int, times: int) -> Iterator[None]:
         except (TimeoutError, ConnectionResetError):
             return
         yield
+
+
+def test_burst_of_connections_is_taken_in_steps_between_which_others_are_served(server: Server, tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    with recorded(server, ("accept4", "epoll_wait"), log), ExitStack() as stack:
+        server.signal(signal.SIGSTOP)
+        clients = [stack.enter_context(closing(connected(server, get("/healthz")))) for _ in range(64)]
+        assert unaccepted(server) == len(clients)
+        server.signal(signal.SIGCONT)
+        assert [answer(client)[0] for client in clients] == [200] * len(clients)
+    calls = [line.partition(" ")[2] for line in log.read_text().splitlines() if line.startswith(f"{server.pid} ")]
+    turns = re.split(r"epoll_wait\(", "\n".join(calls))
+    accepted = [len(re.findall(r"(?m)accept4\b.* = \d+$", turn)) for turn in turns]
+    assert sum(accepted) == len(clients)
+    assert max(accepted) <= 2  # some versions of asyncio take one more than they are told

@@ -296,12 +296,16 @@ def test_expiry_is_the_same_moment_in_any_zone(moment: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "slug")]
+    "error",
+    [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and hasattr(kind, "slug") and kind is not errors.RateLimited  # which comes before
+    ],
 )
 def test_refusal_carries_the_version_and_no_status_that_clients_give_up_at(error: type[SpoolError]) -> None:
     upload = to_upload({"length": 100, "offset": 70, "state": "open"})
-    refusal = error("it failed", 5) if error is errors.RateLimited else error("it failed")
-    response = TUS.refuse(refusal, Result(upload=upload, location="https://spool.example/tus/id"))
+    response = TUS.refuse(error("it failed"), Result(upload=upload, location="https://spool.example/tus/id"))
     assert response.headers["Tus-Resumable"] == "1.0.0"
     assert response.status not in (408, 429)
     assert ("Upload-Offset" in response.headers) == (error is errors.OffsetMismatch)

@@ -47,6 +47,16 @@ class BlobStoreSuite:
         await store.commit(KEY, staged)
         assert await content(store, KEY) == b"a" + b"b" * 100_000 + b"c" * 3000 + b"d"
 
+    async def test_written_buffers_have_been_seen_in_order_once_they_are_synced(self, store: BlobStore) -> None:
+        seen: list[bytes] = []
+        batches = [[b"a", b"b" * 1_000_000, b"c"], [b"%d" % n for n in range(3000)], [b"", b"d" * 100_000]]
+        writer = await store.writer(KEY)
+        for batch in batches:
+            await writer.write(batch, seen.append)
+        await writer.sync()
+        assert seen == [buffer for batch in batches for buffer in batch]
+        await writer.aclose()
+
     async def test_empty_blob_is_a_blob(self, store: BlobStore) -> None:
         staged = await stage(store, KEY)
         assert staged.offset == 0

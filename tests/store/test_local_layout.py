@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.errors import NotFound, Unavailable
-from spool.store.local_layout import Layout, scan
+from spool.store.local.layout import Layout, scan
 
 from .blobstore_suite import KEY
 

@@ -10,8 +10,8 @@ import pytest
 
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import Staged
-from spool.store import local_staged
 from spool.store.local import LocalStore, open_local
+from spool.store.local import staged as local_staged
 
 from .blobstore_suite import KEY, OTHER, content, keys, put, stage
 from .resuming_suite import MIB, NEW

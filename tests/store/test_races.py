@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spool.model import File
     from spool.store import LocalStore, SqliteIndex
 
-RUNS = 100 * EFFORT
+RUNS = 50 * EFFORT
 STEPS = 30
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVER = datetime.max.replace(tzinfo=UTC)
@@ -87,7 +87,7 @@ class Races(RuleBasedStateMachine):
             inventory=index,
             sniffer=Sniffer(),
             policy=Policy(2**20),
-            admission=Admission(Capacity(1000, 0, 0), world.blobs.free, self._nothing),
+            admission=Admission(Capacity(1000, 0), world.blobs.free, world.index.usage),
             clock=lambda: self.now,
         )
         self.catalog = Catalog(blobs, index, lambda: self.now)
@@ -97,9 +97,6 @@ class Races(RuleBasedStateMachine):
         self.going: set[FileId] = set()
         self.gone: set[FileId] = set()
         self.names = count()
-
-    async def _nothing(self, _owner: str) -> int:
-        return 0
 
     async def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self.gates.open = False

@@ -10,9 +10,9 @@ import pytest
 
 from spool.errors import SpoolError
 from spool.model import FileId, Key, Staged, UploadId, Usage
-from spool.store import sqlite_uploads
 from spool.store.sqlite import SqliteIndex, open_sqlite
-from spool.store.sqlite_rows import FILE, file_row
+from spool.store.sqlite import uploads as sqlite_uploads
+from spool.store.sqlite.rows import FILE, file_row
 
 from .index_suite import DAY, NOON, a_file, listed
 from .sight import Sight
@@ -39,7 +39,7 @@ async def index(tmp_path: Path, sight: Sight) -> AsyncIterator[SqliteIndex]:
 
 def make_first_index(path: Path, files: list[File]) -> None:
     """An index as the first Spool made it."""
-    script = resources.files("spool.store").joinpath("sql", "0001_files.sql").read_text(encoding="utf-8")
+    script = resources.files("spool.store.sqlite").joinpath("sql", "0001_files.sql").read_text(encoding="utf-8")
     columns = FILE.removesuffix(", damage")
     marks = ", ".join("?" * len(columns.split(", ")))
     with closing(sqlite3.connect(path)) as connection:
@@ -77,7 +77,7 @@ async def test_an_index_of_the_first_spool_counts_files_and_uploads_from_then_on
 
 
 async def test_uploads_of_an_index_that_did_not_count_them_are_counted(tmp_path: Path) -> None:
-    folder = resources.files("spool.store").joinpath("sql")
+    folder = resources.files("spool.store.sqlite").joinpath("sql")
     uploads = (an_upload("1"), complete("2"), an_upload("3", owner="bob"), finished(complete("4")))
     with closing(sqlite3.connect(tmp_path / "index.db")) as connection:
         for script in ("0001_files.sql", "0002_uploads.sql"):

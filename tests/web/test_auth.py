@@ -120,6 +120,13 @@ async def test_request_without_a_known_token_is_unauthenticated(spool: Spool, au
     assert await statuses(spool, **headers) == all_are(401)
 
 
+async def test_token_in_a_trailer_is_none(spool: Spool) -> None:
+    valid = await spool.new_token("admin")
+    head = "PUT /files/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: Authorization\r\n"
+    answer = await spool.raw(f"{head}\r\n5\r\nhello\r\n0\r\nAuthorization: Bearer {valid}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
 async def test_challenge_tells_how_to_authenticate(spool: Spool) -> None:
     await spool.new_token("admin")
     answer = await spool.get("/files")

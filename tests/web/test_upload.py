@@ -249,6 +249,14 @@ class TestBody:
         assert await spool.nothing_is_left()
         assert not ear.tracebacks
 
+    async def test_is_read_in_larger_steps_once_much_came_at_once(self, spool: Spool) -> None:
+        steps = []
+        for size in (4096, 1_000_000):
+            assert (await spool.put(data=bytes(size))).status == 201
+            (connection,) = spool.client.server.runner.server.connections  # type: ignore[attr-defined]
+            steps.append(connection.transport.max_size)
+        assert steps == [256 * 1024, 512 * 1024]
+
     async def test_with_bad_chunks_is_refused(self, spool: Spool) -> None:
         answer = await spool.raw(
             b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nz\r\nabc\r\n"

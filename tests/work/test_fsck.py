@@ -234,11 +234,12 @@ async def test_wrong_counters_are_findings_and_recounted(bench: Bench) -> None:
         "DELETE FROM usage WHERE owner = 'bob'",
         "INSERT INTO usage VALUES ('nobody', 1, 1)",
         "UPDATE promised SET size = 3",
+        "UPDATE unfinished SET uploads = 9",
     )
-    assert await bench.kinds() == ["index"] * 4
-    assert [f.repaired for f in await bench.check(repair=True)] == [True] * 4
+    assert await bench.kinds() == ["index"] * 5
+    assert [f.repaired for f in await bench.check(repair=True)] == [True] * 5
     assert await bench.check() == []
-    assert await bench.index.usage("ada") == Usage(1, len(DATA) + 100)
+    assert await bench.index.usage("ada") == Usage(1, len(DATA) + 100, 1)
     assert await bench.index.usage("bob") == Usage(1, len(DATA))
     assert await bench.index.promised() == 100
 
@@ -246,16 +247,16 @@ async def test_wrong_counters_are_findings_and_recounted(bench: Bench) -> None:
 async def test_counters_are_right_though_uploads_come_during_the_recount(bench: Bench) -> None:
     await bench.add("a")
     bench.sql("UPDATE usage SET files = 5, size = 5")
-    read = bench.index._read
+    read = bench.index._db.read
 
     async def slowly(query: Any) -> Any:
         outcome = await read(query)
         await bench.add("b")
         return outcome
 
-    bench.index._read = slowly  # type: ignore[method-assign]  # what comes between the two steps of a recount
+    bench.index._db.read = slowly  # type: ignore[method-assign]  # what comes between the two steps of a recount
     await bench.index.recount()
-    bench.index._read = read  # type: ignore[method-assign]
+    bench.index._db.read = read  # type: ignore[method-assign]
     assert await bench.index.check() == []
     assert (await bench.index.usage("ada")).files == 2
 

@@ -37,6 +37,10 @@ _SECURITY: Final = {
     "expires": {"type": "apiKey", "in": "query", "name": "expires", "description": "Until when the signature holds."},
 }
 _REQUEST_ID: Final = header("X-Request-ID", "Finds the request in the log.", required=True)
+_RATE: Final = (
+    header("RateLimit", "Where the principal stands in this minute, if its requests are limited."),
+    header("RateLimit-Policy", "What it is allowed."),
+)
 _MAYBE_REQUEST_ID: Final = header("X-Request-ID", "Finds the request in the log, if its head could be read.")
 
 
@@ -59,7 +63,7 @@ def render(groups: Sequence[Group]) -> Object:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "headers": {_REQUEST_ID.name: _header(_REQUEST_ID)},
+            "headers": {field.name: _header(field) for field in (_REQUEST_ID, *_RATE)},
             "responses": _refused(operation for group in groups for operation in group.operations),
             "securitySchemes": _SECURITY,
         },
@@ -110,7 +114,7 @@ def _header(field: Field) -> Object:
 
 
 def _headers(fields: Iterable[Field]) -> Object:
-    common = {_REQUEST_ID.name: {"$ref": f"#/components/headers/{_REQUEST_ID.name}"}}
+    common = {field.name: {"$ref": f"#/components/headers/{field.name}"} for field in (_REQUEST_ID, *_RATE)}
     return {**common, **{field.name: _header(field) for field in fields}}
 
 

@@ -8,6 +8,7 @@ from typing import Final, get_args
 from spool.errors import (
     BadType,
     CutOff,
+    Damaged,
     ExpectationFailed,
     NotFound,
     PreconditionFailed,
@@ -169,7 +170,7 @@ _MEDIA: Final = Operation(
         ),
         Answer(304, "The file that you have is this one.", None, _DESCRIBING),
     ),
-    raises=(NotFound, PreconditionFailed, Unsatisfiable),
+    raises=(NotFound, Damaged, PreconditionFailed, Unsatisfiable),
 )
 
 FIND: Final = Group(

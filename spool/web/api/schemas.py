@@ -42,6 +42,7 @@ _RECORD: Final = _object(
         "expires_at": _told("When it will be deleted; null for never.", {**TIME, "type": ["string", "null"]}),
         "owner": _told("The principal that stored it.", TEXT),
         "metadata": _told("The fields that came with it.", {"type": "object", "additionalProperties": VALUE}),
+        "damage": _told("What a check found wrong with its bytes.", {"enum": ["missing", "size", "digest", None]}),
         "url": _told("Where this record is.", ADDRESS),
         "content_url": _told("What leads to the bytes.", ADDRESS),
     },
@@ -66,6 +67,7 @@ _MEMBERS: Final[dict[str, Schema]] = {
     "actual": _told("The digest of the bytes that came, in hexadecimal.", TEXT),
     "algorithm": _told("Of the digest.", TEXT),
     "allowed": _told("The methods that this address takes.", {"type": "array", "items": TEXT}),
+    "damage": _told("What is wrong with the bytes.", TEXT),
     "expected": _told("The digest that was given, in hexadecimal.", TEXT),
     "expected-offset": _told("Where the upload stands.", NUMBER),
     "length": _told("The length that counts.", NUMBER),
@@ -74,7 +76,9 @@ _MEMBERS: Final[dict[str, Schema]] = {
     "provided-offset": _told("Where the request's bytes would have gone.", NUMBER),
     "scope": _told("The scope that is missing.", TEXT),
     "size": _told("Of the file.", NUMBER),
+    "unit": _told("Of what.", {"enum": ["bytes", "files"]}),
     "used": _told("What there would be.", NUMBER),
+    "window": _told("Over how many seconds.", NUMBER),
 }
 """What problems may have beyond the members that RFC 9457 names."""
 _PROBLEM: Final = _object(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from spool.errors import BadRequest, Forbidden, Internal, SpoolError, Unauthenticated, Unavailable
+from spool.errors import BadRequest, Forbidden, Internal, RateLimited, SpoolError, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ ANYWHERE: Final = (BadRequest, Internal, Unavailable)
 """What every address may answer: to a head that cannot be read, after a fault, and while the server shuts down."""
 HEADLESS: Final = (BadRequest, Internal)
 """Of these, what may be answered before there is a request that could have an id."""
-GUARD: Final = (Unauthenticated, Forbidden)
+GUARD: Final = (Unauthenticated, Forbidden, RateLimited)
 """What every address that is not public may answer to who may not."""
 
 

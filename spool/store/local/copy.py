@@ -8,15 +8,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from spool.errors import NotFound
-from spool.store.local_labels import get_labels
-from spool.store.local_staged import COPY_STEP, NamedBlob, NamelessBlob
+from spool.store.local.labels import get_labels
+from spool.store.local.staged import COPY_STEP, NamedBlob, NamelessBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from spool.model import Key
-    from spool.store.local_layout import Layout
-    from spool.store.local_staged import StagedBlob
+    from spool.store.local.layout import Layout
+    from spool.store.local.staged import StagedBlob
 
 Taken = Literal["there", "linked", "copied", "missing"]
 """What it took to have a blob; missing if the other store has none of that size."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import StorageFull, Unavailable
 from spool.store.batch import Batcher
-from spool.store.sqlite_connection import connect, create, migrate, overwrite, snapshot, transaction, translated
-from spool.store.sqlite_reserve import Reserve
+from spool.store.sqlite.connection import connect, create, migrate, overwrite, snapshot, transaction, translated
+from spool.store.sqlite.reserve import Reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from sqlite3 import Connection
 
-    from spool.store.sqlite_rows import Row
+    from spool.store.sqlite.rows import Row
 
     Operation = Callable[[Connection], object]
 

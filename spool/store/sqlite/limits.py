@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from spool.errors import NotFound
 from spool.model import Usage
-from spool.store.sqlite_rows import OVERRIDE, microseconds, override_row, to_override, to_window, window_row
+from spool.store.sqlite.rows import OVERRIDE, microseconds, override_row, to_override, to_window, window_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

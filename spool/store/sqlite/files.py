@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from spool.errors import SpoolError, Unavailable
-from spool.store.sqlite_connection import connect, create, transaction, translated
+from spool.store.sqlite.connection import connect, create, transaction, translated
 
 if TYPE_CHECKING:
     from pathlib import Path

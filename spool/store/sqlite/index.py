@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
 from spool.model import Key
-from spool.store import sqlite_inventory, sqlite_limits, sqlite_uploads
-from spool.store.sqlite_database import open_database
-from spool.store.sqlite_files import copy
-from spool.store.sqlite_pages import read_page
-from spool.store.sqlite_rows import (
+from spool.store.sqlite import inventory, limits, uploads
+from spool.store.sqlite.database import open_database
+from spool.store.sqlite.files import copy
+from spool.store.sqlite.pages import read_page
+from spool.store.sqlite.rows import (
     ANSWER,
     FILE,
     OVERRIDE,
@@ -53,13 +53,13 @@ if TYPE_CHECKING:
         Window,
     )
     from spool.ports import Index
-    from spool.store.sqlite_database import Database
+    from spool.store.sqlite.database import Database
 
     Operation = Callable[[Connection], object]
 
 R = TypeVar("R")
 
-SCAN = 20_000
+SCAN = 10_000
 """Rows that one page of a filtered listing looks at, at most."""
 
 _READERS = 3  # threads; a slow listing must not hold up the rest
@@ -94,8 +94,8 @@ class SqliteIndex:
         def operation(connection: Connection) -> Sequence[File]:
             if upload is not None:
                 [file] = files
-                sqlite_uploads.finish(connection, upload, file.id)
-            added = sqlite_inventory.add(connection, files, share=share)
+                uploads.finish(connection, upload, file.id)
+            added = inventory.add(connection, files, share=share)
             if answer is not None:
                 _record_answer(connection, replace(answer, files=tuple(added)))
             return added
@@ -140,28 +140,28 @@ class SqliteIndex:
         return {Key(key) for [key] in await self._db.rows(sql, text, text)}
 
     async def usage(self, owner: str) -> Usage:
-        return await self._db.read(lambda connection: sqlite_limits.usage(connection, owner))
+        return await self._db.read(lambda connection: limits.usage(connection, owner))
 
     async def by_key(
         self, after: File | None, limit: int, *, start: str = "", end: str | None = None
     ) -> Sequence[File]:
-        return await self._db.read(lambda connection: sqlite_inventory.by_key(connection, after, limit, (start, end)))
+        return await self._db.read(lambda connection: inventory.by_key(connection, after, limit, (start, end)))
 
     async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
-        return await self._db.read(lambda connection: sqlite_uploads.page(connection, after, limit))
+        return await self._db.read(lambda connection: uploads.page(connection, after, limit))
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
-        return await self._db.write(lambda connection: sqlite_inventory.mark(connection, key, damage))
+        return await self._db.write(lambda connection: inventory.mark(connection, key, damage))
 
     async def heal(self, key: Key, sound: Key) -> None:
-        await self._db.write(lambda connection: sqlite_inventory.heal(connection, key, sound))
+        await self._db.write(lambda connection: inventory.heal(connection, key, sound))
 
     async def check(self) -> Sequence[str]:
-        return await self._db.read(sqlite_inventory.check)
+        return await self._db.read(inventory.check)
 
     async def recount(self) -> None:
-        drift = await self._db.read(sqlite_inventory.drift)
-        await self._db.write(lambda connection: sqlite_inventory.correct(connection, drift))
+        drift = await self._db.read(inventory.drift)
+        await self._db.write(lambda connection: inventory.correct(connection, drift))
 
     async def scrubbed(self) -> Scrub | None:
         rows = await self._db.rows("SELECT value FROM settings WHERE name = 'scrub'")
@@ -172,29 +172,29 @@ class SqliteIndex:
         await self._db.change(sql, scrub_value(scrub))
 
     async def add_upload(self, upload: Resumable) -> None:
-        await self._db.write(lambda connection: sqlite_uploads.add(connection, upload))
+        await self._db.write(lambda connection: uploads.add(connection, upload))
 
     async def upload(self, id: UploadId) -> Resumable:
-        return await self._db.read(lambda connection: sqlite_uploads.read(connection, id))
+        return await self._db.read(lambda connection: uploads.read(connection, id))
 
     async def claim(self, id: UploadId) -> Resumable:
         # an upload is claimed before it is dropped
-        return await self._db.make_room(lambda connection: sqlite_uploads.claim(connection, id))
+        return await self._db.make_room(lambda connection: uploads.claim(connection, id))
 
     async def advance(self, upload: Resumable) -> None:
-        await self._db.write(lambda connection: sqlite_uploads.advance(connection, upload))
+        await self._db.write(lambda connection: uploads.advance(connection, upload))
 
     async def drop(self, id: UploadId) -> Resumable:
-        return await self._db.make_room(lambda connection: sqlite_uploads.drop(connection, id))
+        return await self._db.make_room(lambda connection: uploads.drop(connection, id))
 
     async def stale(self, before: datetime, limit: int) -> Sequence[Resumable]:
-        return await self._db.read(lambda connection: sqlite_uploads.stale(connection, before, limit))
+        return await self._db.read(lambda connection: uploads.stale(connection, before, limit))
 
     async def unfinished(self, limit: int) -> Sequence[Resumable]:
-        return await self._db.read(lambda connection: sqlite_uploads.unfinished(connection, limit))
+        return await self._db.read(lambda connection: uploads.unfinished(connection, limit))
 
     async def promised(self) -> int:
-        return await self._db.read(sqlite_uploads.promised)
+        return await self._db.read(uploads.promised)
 
     async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
         sql = f"SELECT {ANSWER} FROM answers WHERE owner = ? AND idempotency_key = ? AND created_at >= ?"
@@ -238,22 +238,22 @@ class SqliteIndex:
         return bool(await self._db.rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
 
     async def override(self, owner: str) -> Override | None:
-        return await self._db.read(lambda connection: sqlite_limits.override(connection, owner))
+        return await self._db.read(lambda connection: limits.override(connection, owner))
 
     async def overrides(self) -> Sequence[Override]:
-        return await self._db.read(sqlite_limits.overrides)
+        return await self._db.read(limits.overrides)
 
     async def set_override(self, override: Override) -> None:
-        await self._db.write(lambda connection: sqlite_limits.set_override(connection, override))
+        await self._db.write(lambda connection: limits.set_override(connection, override))
 
     async def clear_override(self, owner: str) -> None:
-        await self._db.write(lambda connection: sqlite_limits.clear_override(connection, owner))
+        await self._db.write(lambda connection: limits.clear_override(connection, owner))
 
     async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
-        await self._db.write(lambda connection: sqlite_limits.keep_windows(connection, windows, over))
+        await self._db.write(lambda connection: limits.keep_windows(connection, windows, over))
 
     async def windows(self) -> Sequence[Window]:
-        return await self._db.read(sqlite_limits.windows)
+        return await self._db.read(limits.windows)
 
     async def secret(self) -> bytes:
         [[secret]] = await self._db.rows("SELECT value FROM settings WHERE name = 'secret'")

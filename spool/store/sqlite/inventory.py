@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.model import Key
-from spool.store.sqlite_rows import FILE, file_row, to_file
+from spool.store.sqlite.rows import FILE, file_row, to_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +75,7 @@ def check(connection: Connection) -> Sequence[str]:
 
 def _miscounts(found: Drift) -> list[str]:
     sentences = [f"the usage of {owner!r} is not the sum of what is kept" for owner, _, _ in found.usage]
+    sentences += [f"the number of open uploads of {owner!r} is wrong" for owner, _ in found.unfinished]
     if found.promised:
         sentences.append("what open uploads may still bring is not the sum of their promises")
     return sentences
@@ -85,6 +86,8 @@ class Drift(NamedTuple):
 
     usage: Sequence[tuple[str, int, int]]
     """Owner, files, bytes."""
+    unfinished: Sequence[tuple[str, int]]
+    """Owner, uploads."""
     promised: int
 
 
@@ -97,8 +100,18 @@ def drift(connection: Connection) -> Drift:
             UNION ALL SELECT owner, -files, -size FROM usage
         ) GROUP BY owner HAVING sum(files) <> 0 OR sum(size) <> 0
     """
+    unfinished = """
+        SELECT owner, sum(uploads) FROM (
+            SELECT owner, 1 AS uploads FROM uploads WHERE state <> 'finished'
+            UNION ALL SELECT owner, -uploads FROM unfinished
+        ) GROUP BY owner HAVING sum(uploads) <> 0
+    """
     promised = "SELECT (SELECT coalesce(sum(promised), 0) FROM uploads) - (SELECT size FROM promised)"
-    return Drift(connection.execute(usage).fetchall(), int(connection.execute(promised).fetchone()[0]))
+    return Drift(
+        connection.execute(usage).fetchall(),
+        connection.execute(unfinished).fetchall(),
+        int(connection.execute(promised).fetchone()[0]),
+    )
 
 
 def correct(connection: Connection, found: Drift) -> None:
@@ -107,4 +120,8 @@ def correct(connection: Connection, found: Drift) -> None:
         ON CONFLICT (owner) DO UPDATE SET files = files + excluded.files, size = size + excluded.size"""
     connection.executemany(sql, found.usage)
     connection.execute("DELETE FROM usage WHERE files = 0 AND size = 0")
+    sql = """INSERT INTO unfinished (owner, uploads) VALUES (?, ?)
+        ON CONFLICT (owner) DO UPDATE SET uploads = uploads + excluded.uploads"""
+    connection.executemany(sql, found.unfinished)
+    connection.execute("DELETE FROM unfinished WHERE uploads = 0")
     connection.execute("UPDATE promised SET size = size + ?", (found.promised,))

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import Unavailable
-from spool.store.local_labels import set_label
-from spool.store.local_layout import Entry, open_staged, to_entry
+from spool.store.local.labels import set_label
+from spool.store.local.layout import Entry, open_staged, to_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from spool.model import Key, Label
 
@@ -32,6 +32,8 @@ _READ_STEP: Final = 1024 * 1024
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _MOST_BUFFERS: Final = 512
 """Buffers of one writev; the least IOV_MAX among the platforms is 1024."""
+_PIECE: Final = 256 * 1024
+"""Bytes that are hashed and then written while they are still in the processor's cache."""
 _WRITE_BACK_STEP: Final = 8 * 1024 * 1024
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _CANNOT_COPY: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
@@ -66,10 +68,13 @@ class StagedBlob(ABC):
     @abstractmethod
     def _open(self) -> int: ...
 
-    def write(self, batch: Sequence[bytes]) -> None:
+    def write(self, batch: Sequence[bytes], see: Callable[[bytes], None] | None = None) -> None:
         with self._locked():
-            for start in range(0, len(batch), _MOST_BUFFERS):
-                self._write_all(list(batch[start : start + _MOST_BUFFERS]))
+            for buffers in _pieces(batch):
+                if see is not None:
+                    for buffer in buffers:
+                        see(buffer)
+                self._write_all(buffers)
 
     def _write_all(self, buffers: list[bytes]) -> None:
         left = sum(map(len, buffers))
@@ -248,6 +253,20 @@ class LastingBlob(StagedBlob):
         if self._earlier is not None:
             self._earlier.close()
             self._earlier = None
+
+
+def _pieces(batch: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """The buffers in lists of about a piece."""
+    piece: list[bytes] = []
+    size = 0
+    for buffer in batch:
+        piece.append(buffer)
+        size += len(buffer)
+        if size >= _PIECE or len(piece) == _MOST_BUFFERS:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 @contextmanager

@@ -27,9 +27,9 @@ def set_label(file: int | str, file_id: FileId, text: bytes | None) -> None:
         return
     try:
         if text is None:
-            os.removexattr(file, _PREFIX + file_id)
+            os.removexattr(file, _PREFIX + file_id, follow_symlinks=_is_open(file))
         else:
-            os.setxattr(file, _PREFIX + file_id, text)
+            os.setxattr(file, _PREFIX + file_id, text, follow_symlinks=_is_open(file))
     except OSError as error:
         if error.errno not in (*_NO_ROOM, *_NO_LABELS, *_NOTHING_THERE):
             raise
@@ -40,9 +40,15 @@ def get_labels(file: int | str) -> Sequence[Label]:
     if not hasattr(os, "listxattr"):
         return []
     try:
-        names = [name for name in os.listxattr(file) if name.startswith(_PREFIX)]
-        return [Label(FileId(name.removeprefix(_PREFIX)), os.getxattr(file, name)) for name in names]
+        names = [name for name in os.listxattr(file, follow_symlinks=_is_open(file)) if name.startswith(_PREFIX)]
+        texts = [os.getxattr(file, name, follow_symlinks=_is_open(file)) for name in names]
+        return [Label(FileId(name.removeprefix(_PREFIX)), text) for name, text in zip(names, texts, strict=True)]
     except OSError as error:
         if error.errno not in (*_NO_LABELS, *_NOTHING_THERE):
             raise
         return []
+
+
+def _is_open(file: int | str) -> bool:
+    """A path is never followed through a symbolic link; of an open file Python wants to hear that it is."""
+    return isinstance(file, int)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spool.errors import NotFound, Superseded
-from spool.store.sqlite_rows import ADVANCED, UPLOAD, advanced_row, microseconds, to_upload, upload_row
+from spool.store.sqlite.rows import ADVANCED, UPLOAD, advanced_row, microseconds, to_upload, upload_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from spool.model import FileId, Resumable, UploadId
-    from spool.store.sqlite_rows import Row
+    from spool.store.sqlite.rows import Row
 
 
 def add(connection: Connection, upload: Resumable) -> None:

@@ -3,6 +3,7 @@
 A page is a stretch of the index that the query sorts by: the start is where the cursor points, and with sort=created_at
 `since` and `until` are bounds of the stretch. Without further filters it reads one row more than the page holds. With
 filters the stretch is cut after `scan` rows, so that a filter that nothing passes cannot walk through a million files.
+The index holds all that is filtered by, so that only rows that pass are fetched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from spool.model import File, Page
 from spool.store.cursor import Position, parse_cursor, to_cursor
-from spool.store.sqlite_rows import FILE, microseconds, to_file
+from spool.store.sqlite.rows import FILE, microseconds, to_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Term = tuple[str, tuple[int | str, ...]]
 """A condition, and the values to bind in it."""
+
+_SEEN = "filename AS name, media_type AS type, created_at AS moment"
+"""What is filtered by, under names that no column has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,9 @@ def read_page(connection: Connection, query: FileQuery, scan: int) -> Page[File]
     if not filters.sql:
         sql, values = f"SELECT {FILE} {stretch.sql} LIMIT ?", stretch.values
     else:
-        # SQLite runs the inner query as a co-routine: the outer LIMIT ends both.
-        sql = f"SELECT {FILE} FROM (SELECT {FILE} {stretch.sql} LIMIT ?) WHERE {filters.sql} LIMIT ?"  # noqa: S608 - see _stretch
+        # SQLite runs the inner query as a co-routine, from the index alone: the outer LIMIT ends both.
+        seen = f"SELECT rowid AS place, {_SEEN} {stretch.sql} LIMIT ?"
+        sql = f"SELECT {FILE} FROM ({seen}) CROSS JOIN files ON files.rowid = place WHERE {filters.sql} LIMIT ?"  # noqa: S608 - see _stretch
         values = (*stretch.values, scan, *filters.values)
     rows = connection.execute(sql, (*values, query.limit + 1)).fetchall()
     items = tuple(to_file(row) for row in rows[: query.limit])
@@ -99,15 +104,15 @@ def _start(query: FileQuery) -> Position | None:
 def _filters(query: FileQuery) -> Iterator[Term]:
     if query.q is not None:
         # Both lower() and LIKE know ASCII only, but LIKE stops at a NUL and has wildcards to escape.
-        yield "instr(lower(filename), lower(?)) > 0", (query.q,)
+        yield "instr(lower(name), lower(?)) > 0", (query.q,)
     if query.filename is not None:
-        yield "filename GLOB ?", (query.filename,)
+        yield "name GLOB ?", (query.filename,)
     if query.media_type is not None:
-        yield "media_type GLOB ?", (query.media_type,)
+        yield "type GLOB ?", (query.media_type,)
     if query.sort != "created_at" and query.since is not None:
-        yield "created_at >= ?", (microseconds(query.since),)
+        yield "moment >= ?", (microseconds(query.since),)
     if query.sort != "created_at" and query.until is not None:
-        yield "created_at < ?", (microseconds(query.until),)
+        yield "moment < ?", (microseconds(query.until),)
 
 
 def _position(query: FileQuery, file: File) -> Position:

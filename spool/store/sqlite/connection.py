@@ -22,6 +22,7 @@ _BUSY = 10.0  # seconds to wait for another process, such as the command line, t
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses the last commits in a power cut
     "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",  # or what undoes a statement goes to a file elsewhere, which may be full or read-only
     "PRAGMA journal_size_limit = 16777216",  # bytes: what a long reader made the log grow to is given back
 )
 
@@ -30,13 +31,14 @@ def create(path: Path) -> None:
     """A database file is at `path`: a new one is its owner's alone, as its log will be, and outlives a power cut.
 
     What a process that was killed has left in the log is durable too: SQLite shows it to whoever opens the database
-    next, whether it was synced or not.
+    next, whether it was synced or not. Raises Unavailable if `path` is a symbolic link.
     """
     # Never opens one that exists: closing it again would drop this process's locks on it. SQLite locks no log.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    _refuse_link(path)
     with contextlib.suppress(FileNotFoundError):
-        _sync(path.with_name(f"{path.name}-wal"), os.O_RDONLY)
+        _sync(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_NOFOLLOW)
     _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
@@ -49,7 +51,11 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
-    """A connection that any one thread at a time may use, in autocommit mode, and durable with each commit."""
+    """A connection that any one thread at a time may use, in autocommit mode, and durable with each commit.
+
+    Raises Unavailable if `path` is a symbolic link.
+    """
+    _refuse_link(path)
     if sqlite3.sqlite_version_info < _OLDEST:
         raise Unavailable(f"SQLite 3.37 or newer is needed; this is {sqlite3.sqlite_version}.")
     uri = f"{path.absolute().as_uri()}?mode={mode}"
@@ -62,6 +68,12 @@ def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _refuse_link(path: Path) -> None:
+    """SQLite would follow it, out of the directory, and keep its log there, where it is not synced."""
+    if path.is_symlink():
+        raise Unavailable(f"{path} is a symbolic link: put the index itself there.")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -162,7 +174,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _migrations() -> list[str]:
-    folder = resources.files("spool.store").joinpath("sql")
+    folder = resources.files("spool.store.sqlite").joinpath("sql")
     scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [script.read_text(encoding="utf-8") for script in scripts]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound, Unavailable
 from spool.model import Key
-from spool.store.local_labels import set_label
+from spool.store.local.labels import set_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _RESUMED: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_NO_BLOB: Final = (errno.ENOENT, errno.ELOOP)
+"""Nothing is there, or a symbolic link."""
 _SHARDS: Final = tuple(f"{shard:02x}" for shard in range(256))
 
 Entry = tuple[Key, int, datetime]
@@ -53,11 +56,12 @@ class Layout:
             raise NotFound("no blob has such a key") from None
 
     def size(self, key: Key) -> int | None:
-        """Bytes of the live blob; None if there is none."""
+        """Bytes of the live blob; None if there is none, or something that is no file."""
         try:
-            return _stat(key, self.shard(key)).st_size
+            status = _stat(key, self.shard(key))
         except FileNotFoundError:
             return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def directories(self, prefix: str, *, live: bool) -> list[int]:
         """Those in which keys that begin with `prefix` may lie."""
@@ -72,9 +76,12 @@ class Layout:
         """The live blob, or first of all the staged one, open for reading. Raises NotFound."""
         # In this order, for a commit gives the second name before it takes the first.
         for directory in (self.incoming, self.shards.get(key[:2])) if staged else (self.shards.get(key[:2]),):
-            with suppress(FileNotFoundError):
+            try:
                 if directory is not None:  # a record that is damaged may name anything
                     return os.open(key, _READ, dir_fd=directory)
+            except OSError as error:
+                if error.errno not in _NO_BLOB:
+                    raise
         raise NotFound("the bytes of this file are gone")
 
     def settle(self, key: Key, size: int, label: Label | None) -> None:

@@ -26,10 +26,10 @@ from aiofiles.os import wrap
 from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
 from spool.model import FileId, Key, Label, Staged
 from spool.store.batch import Batcher
-from spool.store.local_copy import Taken, take
-from spool.store.local_labels import get_labels, set_label
-from spool.store.local_layout import Entry, Layout, probe_key, scan, strays
-from spool.store.local_staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
+from spool.store.local.copy import Taken, take
+from spool.store.local.labels import get_labels, set_label
+from spool.store.local.layout import Entry, Layout, probe_key, scan, strays
+from spool.store.local.staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ class LocalStore:
                 yield f"blobs/{shard}/{name}"
 
     async def take(self, wanted: Mapping[Key, int], source: LocalStore, *, link: bool) -> dict[Key, Taken]:
-        """See `local_copy.take`."""
+        """See `copy.take`."""
         return await _take(wanted, source._layout, self._layout, link=link, executor=self._writers)
 
     async def free(self) -> int:
@@ -149,9 +149,9 @@ class LocalStore:
             self._staged.popitem()[1].close()
         self._layout.close()
 
-    async def write(self, blob: StagedBlob, batch: Sequence[bytes]) -> None:
-        """The buffers are appended to a blob of this store."""
-        await _write(blob, batch, executor=self._writers)
+    async def write(self, blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> None:
+        """The buffers are appended to a blob of this store, each after `see` has seen it."""
+        await _write(blob, batch, see, executor=self._writers)
 
     async def copy(self, blob: StagedBlob, key: Key, start: int, size: int) -> None:
         """`size` bytes of the staged blob `key`, from `start` on, are appended to `blob`. Raises Unavailable."""
@@ -214,9 +214,9 @@ class LocalWriter:
             self._writing = asyncio.ensure_future(self._store.copy(self._blob, key, start, size))
         await self._written()
 
-    async def write(self, batch: Sequence[bytes]) -> None:
+    async def write(self, batch: Sequence[bytes], see: Callable[[bytes], None] | None = None) -> None:
         await self._written()
-        self._writing = asyncio.ensure_future(self._store.write(self._blob, batch))
+        self._writing = asyncio.ensure_future(self._store.write(self._blob, batch, see))
 
     async def sync(self) -> Staged:
         await self._written()
@@ -264,9 +264,9 @@ def _open_to_write(blob: StagedBlob) -> None:
 
 
 @wrap
-def _write(blob: StagedBlob, batch: Sequence[bytes]) -> None:
+def _write(blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> None:
     with _translated():
-        blob.write(batch)
+        blob.write(batch, see)
 
 
 @wrap

@@ -1,0 +1,256 @@
+"""What must be in the spool, as dictionaries, and what a run of operations may have made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import count
+from typing import TYPE_CHECKING
+
+from spool.errors import NotFound
+from spool.model import FileQuery, Usage
+
+from .operations import OWNERS, PROGRAM, Begin, Cancel, Delete, Edit, Put
+from .process import TTL
+from .turmoil import Turmoil
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from spool.model import File, FileId, Metadata, Resumable, UploadId
+
+    from .operations import Operation
+    from .process import Clock, Process
+
+LIFETIME = timedelta(hours=24)
+"""How long an answer is remembered."""
+ALL = 1000
+
+
+@dataclass
+class Kept:
+    """A file."""
+
+    tag: str
+    id: FileId
+    owner: str
+    content: bytes
+    filename: str
+    metadata: Metadata
+    expires_at: datetime | None
+
+    def agrees(self, file: File) -> bool:
+        """The record is the file's."""
+        record = (file.id, file.owner, file.size, file.sha256, file.filename, file.metadata, file.expires_at)
+        digest = hashlib.sha256(self.content).hexdigest()
+        mine = (self.id, self.owner, len(self.content), digest, self.filename, self.metadata, self.expires_at)
+        return record == mine and file.damage is None
+
+
+@dataclass
+class Coming:
+    """A resumable upload."""
+
+    tag: str
+    id: UploadId
+    owner: str
+    content: bytes
+    known: bool
+    """Its length was declared."""
+    wrong: bool
+    """Its digest is not that of its bytes."""
+    file_expires_at: datetime | None
+    expires_at: datetime
+    told: int = 0
+    """The offset that was told last, or found."""
+
+    @property
+    def doomed(self) -> bool:
+        """It never becomes a file."""
+        return self.wrong or self.content.startswith(PROGRAM)
+
+    @property
+    def size(self) -> int:
+        """What it counts for."""
+        return len(self.content) if self.known else self.told
+
+
+@dataclass
+class Told:
+    """What was answered under an Idempotency-Key."""
+
+    request: str
+    at: datetime
+    ids: list[FileId]
+    files: list[File]
+    """Empty if nobody heard the answer."""
+
+
+@dataclass
+class Seen:
+    """The rows as they are."""
+
+    files: dict[str, File]
+    uploads: dict[str, Resumable]
+
+    @classmethod
+    async def look(cls, process: Process) -> Seen:
+        files = (await process.db.files(FileQuery(limit=ALL))).items
+        uploads = await process.db.uploads(None, ALL)
+        return cls({str(f.metadata["tag"]): f for f in files}, {str(u.intent.metadata["tag"]): u for u in uploads})
+
+
+class Book:
+    """The model of one spool."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.files: dict[str, Kept] = {}
+        """All that have a row, expired or not."""
+        self.coming: dict[UploadId, Coming] = {}
+        self.finished: dict[UploadId, Coming] = {}
+        self.answers: dict[tuple[str, str], Told] = {}
+        self._tags = count()
+
+    def new_tag(self) -> str:
+        return f"{next(self._tags)}"
+
+    def over(self, expires_at: datetime | None) -> bool:
+        """This time has come."""
+        return expires_at is not None and expires_at <= self.clock()
+
+    def usage(self, owner: str) -> Usage:
+        files = [len(file.content) for file in self.files.values() if file.owner == owner]
+        uploads = [upload.size for upload in self.coming.values() if upload.owner == owner]
+        return Usage(len(files), sum(files) + sum(uploads), len(uploads))
+
+    def answer(self, owner: str, key: str) -> Told | None:
+        """What is to be told to whom comes again."""
+        told = self.answers.get((owner, key))
+        return told if told is not None and told.at >= self.clock() - LIFETIME else None
+
+    def past_quota(self, owner: str, size: int, files: int) -> bool:
+        """So much more is too much."""
+        kept, allowance = self.usage(owner), OWNERS[owner].allowance
+        bytes_over = allowance.quota and (size or files) and kept.size + size > allowance.quota
+        files_over = allowance.quota_files and files and kept.files + kept.uploads + files > allowance.quota_files
+        return bool(bytes_over or files_over)
+
+    async def settle(self, process: Process, operations: Sequence[Operation], *, crashed: bool) -> None:
+        """The book is what the rows are, if the operations may have made them so.
+
+        Of those that were under way at a crash, each has happened or has not. After a crash there was a sweep.
+        """
+        seen = await Seen.look(process)
+        turmoil = Turmoil(self, operations, crashed=crashed)
+        for operation in operations:
+            turmoil.check_told(operation)
+        self._settle_files(seen, operations, turmoil)
+        for operation in operations:
+            if isinstance(operation, Put):
+                self._settle_put(seen, operation)
+        for upload in [*self.coming.values()]:
+            await self._settle_upload(process, seen, upload, turmoil)
+        for upload in [*self.finished.values()]:
+            await self._settle_finished(process, upload, turmoil)
+        for operation in operations:
+            if isinstance(operation, Begin):
+                self._settle_begin(seen, operation)
+        self.answers = {key: told for key, told in self.answers.items() if self.answer(*key)}
+
+    def _settle_files(self, seen: Seen, operations: Sequence[Operation], turmoil: Turmoil) -> None:
+        for kept in list(self.files.values()):
+            edits = [op for op in operations if isinstance(op, Edit) and op.tag == kept.tag and op.refusal is None]
+            deletes = [op for op in operations if isinstance(op, Delete) and op.tag == kept.tag]
+            expired = self.over(kept.expires_at)
+            file = seen.files.get(kept.tag)
+            if file is None:
+                assert deletes or (expired and turmoil.sweeping), f"{kept.tag} is lost"
+                del self.files[kept.tag]
+                continue
+            assert not any(op.done or op.refusal for op in deletes), f"{kept.tag} was deleted, and is there"
+            assert not (expired and turmoil.swept), f"{kept.tag} has expired, and is there"
+            for member in {op.member for op in edits}:
+                of_this = [op for op in edits if op.member == member]
+                allowed = [op.value for op in of_this]
+                if not any(op.done for op in of_this):
+                    allowed.append(getattr(kept, member))
+                assert getattr(file, member) in allowed
+                setattr(kept, member, getattr(file, member))
+
+    def _settle_put(self, seen: Seen, put: Put) -> None:
+        there = [seen.files[tag] for tag in put.tags if tag in seen.files]
+        if put.repeated:
+            assert not there
+            return
+        assert len(there) in (0, len(put.tags)), "a part of a form is there"
+        assert not put.done or there, "what was acknowledged is lost"
+        assert not put.refusal or not there, "what was refused is there"
+        if not there:
+            return
+        assert not put.done or put.files == there, "it was told something else than is there"
+        assert not put.flaw
+        for file, content in zip(there, put.contents, strict=True):
+            tag = str(file.metadata["tag"])
+            self.files[tag] = Kept(tag, file.id, put.owner, content, tag, {"tag": tag}, put.expires_at)
+        if put.key is not None:
+            key, request = put.key
+            ids = [file.id for file in there]
+            self.answers[put.owner, key] = Told(request, self.clock(), ids, list(put.files))
+
+    def _settle_begin(self, seen: Seen, begin: Begin) -> None:
+        row = seen.uploads.get(begin.tag)
+        assert not begin.done or row is not None, "an upload that was created is lost"
+        assert not begin.refusal or row is None
+        if row is not None:
+            assert row.expires_at == self.clock() + TTL
+            self.coming[row.id] = Coming(
+                begin.tag,
+                row.id,
+                begin.owner,
+                begin.content,
+                begin.known,
+                begin.wrong,
+                begin.expires_at,
+                row.expires_at,
+            )
+
+    async def _settle_upload(self, process: Process, seen: Seen, upload: Coming, turmoil: Turmoil) -> None:
+        fate = turmoil.fate(upload)
+        row, file = seen.uploads.get(upload.tag), seen.files.get(upload.tag)
+        if row is not None:
+            fate.check_open(row)
+            assert file is None, "an upload is open, and a file"
+            upload.told, upload.expires_at = row.staged.offset, row.expires_at
+            return
+        del self.coming[upload.id]
+        expires_at = await _when_finished(process, upload)
+        if expires_at is not None:
+            self.finished[upload.id] = replace(upload, expires_at=expires_at)
+        fate.check_ended(file, finished=expires_at is not None)
+        if file is not None:
+            expiry = upload.file_expires_at
+            self.files[upload.tag] = Kept(
+                upload.tag, file.id, upload.owner, upload.content, upload.tag, {"tag": upload.tag}, expiry
+            )
+            assert file.id == str(upload.id)
+
+    async def _settle_finished(self, process: Process, upload: Coming, turmoil: Turmoil) -> None:
+        expired, cancels = self.over(upload.expires_at), turmoil.of(upload, Cancel)
+        if await _when_finished(process, upload) is None:
+            assert any(op.refusal is None for op in cancels) or (expired and turmoil.sweeping)
+            del self.finished[upload.id]
+        else:
+            assert not any(op.done for op in cancels)
+            assert not (expired and turmoil.swept)
+
+
+async def _when_finished(process: Process, upload: Coming) -> datetime | None:
+    try:
+        row = await process.db.upload(upload.id)
+    except NotFound:
+        return None
+    assert row.state == "finished"
+    return row.expires_at
