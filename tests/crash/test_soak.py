@@ -348,7 +348,7 @@ def test_all_uploads_arrive_whole(tmp_path: Path) -> None:
         took = time.monotonic() - start
         if not server.running:
             server.start()
-        eventually(lambda: {file["filename"] for file in server.files()} == {client.name for client in clients}, 10)
+        eventually(lambda: {file["filename"] for file in server.files()} == {client.name for client in clients}, 30)
         sizes = {client.name: len(client.data) for client in clients}
 
         def swept() -> bool:
@@ -357,7 +357,7 @@ def test_all_uploads_arrive_whole(tmp_path: Path) -> None:
             contents = {file["sha256"]: sizes[file["filename"]] for file in server.files()}
             return not staged and blobs == sorted(contents.values())
 
-        eventually(swept, TTL + 15)
+        eventually(swept, TTL + 45)
         files = check_files(server, clients)
         broken = [line for line in server.log().splitlines() if '"level": "error"' in line or "Traceback" in line]
     total, sent = sum(sizes.values()), sum(client.sent for client in clients)
