@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from spool.model import Damage, File
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND sha256 = :sha256 AND size = :size"  # as the index has it
+# As the index has it. The plus keeps SQLite from seeing that the first term follows from the second, and dropping it.
+_TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND +sha256 = :sha256 AND size = :size"
 _BY_DIGEST = "files INDEXED BY files_by_digest"  # or SQLite may walk through all files of that size
 _ADD = f"INSERT INTO files ({FILE}) VALUES ({', '.join('?' * (FILE.count(',') + 1))})"
 
