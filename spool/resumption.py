@@ -183,14 +183,14 @@ class Resumption:
     async def _digests(self, upload: Resumable) -> dict[str, bytes]:
         hashes = self.hashes_at(upload)
         if not hashes:
-            blob = await self.blobs.open(upload.key, staged=True)
-            hashes = await asyncio.get_running_loop().run_in_executor(None, _hash, blob, upload)
+            with await self.blobs.open(upload.key, staged=True) as blob:  # closed also if its thread never gets to it
+                hashes = await asyncio.get_running_loop().run_in_executor(None, _hash, blob, upload)
         self._hashes.pop(upload.id, None)
         return {name: hash_.digest() for name, hash_ in hashes.items()}
 
     async def _read_head(self, upload: Resumable) -> bytes:
-        blob = await self.blobs.open(upload.key, staged=True)
-        return await asyncio.get_running_loop().run_in_executor(None, _read, blob, min(HEAD, upload.staged.offset))
+        with await self.blobs.open(upload.key, staged=True) as blob:
+            return await asyncio.get_running_loop().run_in_executor(None, _read, blob, min(HEAD, upload.staged.offset))
 
 
 def _hash(blob: BinaryIO, upload: Resumable) -> Hashes:
