@@ -359,6 +359,16 @@ async def test_a_file_is_added_at_the_same_cost_however_many_have_its_size(index
     assert await cost("d") <= few + 10
 
 
+async def test_a_file_is_added_at_the_same_cost_however_many_have_its_bytes(index: SqliteIndex, sight: Sight) -> None:
+    async def cost(name: str) -> int:
+        return await steps_of(sight, index.finish([a_file(name)], share=True))
+
+    await index.finish([a_file(f"a{number}") for number in range(50)], share=True)
+    few = await cost("b")
+    await index.finish([a_file(f"c{number}") for number in range(3_000)], share=True)
+    assert await cost("d") <= few + 10
+
+
 async def test_a_page_that_looked_at_enough_is_short_and_goes_on(index: SqliteIndex) -> None:
     await index.finish([a_file(f"{number:02}", size=number) for number in range(45)])
     await index.annotate(FileId("id-30"), lambda file: replace(file, filename="needle"))

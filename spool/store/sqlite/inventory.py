@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # As the index has it. The plus keeps SQLite from seeing that the first term follows from the second, and dropping it.
 _TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND +sha256 = :sha256 AND size = :size"
-_BY_DIGEST = "files INDEXED BY files_by_digest"  # or SQLite may walk through all files of that size
 _ADD = f"INSERT INTO files ({FILE}) VALUES ({', '.join('?' * (FILE.count(',') + 1))})"
 
 
@@ -35,12 +34,13 @@ def add(connection: Connection, files: Sequence[File], *, share: bool) -> Sequen
 
 def _shared(connection: Connection, file: File) -> File:
     values = {"key": file.key, "sha256": file.sha256, "size": file.size}
-    connection.execute(
-        f"UPDATE {_BY_DIGEST} SET key = :key, damage = NULL WHERE damage IS NOT NULL AND {_TWINS}",
-        values,
-    )
-    row = connection.execute(f"SELECT key FROM {_BY_DIGEST} WHERE {_TWINS} LIMIT 1", values).fetchone()
-    return replace(file, key=Key(row[0])) if row else file
+    twin = f"SELECT key FROM files INDEXED BY files_by_digest WHERE {_TWINS} LIMIT 1"  # or it walks through one size
+    if connection.execute(twin, values).fetchone() is None:
+        return file
+    # By those that are damaged, who are few: of equal files there may be any number, such as empty ones.
+    healed = "UPDATE files INDEXED BY files_damaged SET key = :key, damage = NULL"
+    connection.execute(f"{healed} WHERE damage IS NOT NULL AND {_TWINS}", values)
+    return replace(file, key=Key(connection.execute(twin, values).fetchone()[0]))
 
 
 def by_key(connection: Connection, after: File | None, limit: int, bounds: tuple[str, str | None]) -> Sequence[File]:
