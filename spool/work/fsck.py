@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from spool.errors import NotFound, SpoolError
 from spool.model import Finding
 from spool.staging import is_key
-from spool.work.inspection import Look, damage, look, still
+from spool.work.inspection import Look, judge, look
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -146,8 +146,7 @@ class Fsck:
     async def _check_sharing(self, files: Sequence[File]) -> list[Finding]:
         """What is wrong with files that share a blob."""
         seen = await self._look(files[0].key, read=self._deep or any(file.damage is not None for file in files))
-        odd = [file for file in files if damage(file, seen) is not None or file.damage is not None]
-        judged = [(file, damage(file, seen)) for file in await still(self._index, odd)]
+        judged = await judge(self._index, files, seen)
         damaged = [(file, kind) for file, kind in judged if kind is not None]
         healed = [file for file, kind in judged if kind is None and file.damage is not None]
         if self._repair and judged:

@@ -95,16 +95,18 @@ def damage(file: File, seen: Look) -> Damage | None:
     return None if seen.sha256 in (None, file.sha256) else "digest"
 
 
-async def still(index: Files, files: Iterable[File]) -> list[File]:
-    """Those of `files` that name the blob they named, as they are now.
+async def judge(index: Files, files: Iterable[File], seen: Look) -> list[tuple[File, Damage | None]]:
+    """Those of `files`, which share a blob, that are damaged or marked: as they are now, and what is wrong.
 
-    A blob outlives its rows. So what was seen of it before this was asked holds for these, and a file that was
-    deleted, or was given another blob, is no finding.
+    A blob outlives its rows. So what was seen of it before this was asked holds for those that still name it, and a
+    file that was deleted, or was given another blob, is no finding.
     """
     found = []
     for file in files:
+        if damage(file, seen) is None and file.damage is None:
+            continue
         with suppress(NotFound):
             now = await index.file(file.id)
             if now.key == file.key:
-                found.append(now)
+                found.append((now, damage(now, seen)))
     return found

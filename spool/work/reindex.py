@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound, SpoolError, Unavailable
 from spool.labels import parse_label
 from spool.model import File, FileId
+from spool.work.inspection import look
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -29,7 +29,6 @@ _AT_ONCE: Final = 64
 _LOT: Final = 4000
 """Files of one transaction."""
 _HEAD: Final = 64 * 1024
-_PIECE: Final = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -106,16 +105,24 @@ class _Reindexing:
 
     async def _compared(self, entry: Entry, labelled: Sequence[File]) -> Sequence[File]:
         key, *_ = entry
-        with await self._blobs.open(key) as blob:
-            sha256 = await asyncio.to_thread(_digest, blob)
-            for file in labelled:
-                if file.sha256 != sha256:
-                    self._report(f"{key}: {_name(file)} has other bytes by its label than the blob")
-            return [file for file in labelled if file.sha256 == sha256] or [await self._recover(entry, blob, sha256)]
+        sha256 = await self._digest(key)
+        for file in labelled:
+            if file.sha256 != sha256:
+                self._report(f"{key}: {_name(file)} has other bytes by its label than the blob")
+        return [file for file in labelled if file.sha256 == sha256] or [await self._recover(entry, sha256)]
 
-    async def _recover(self, entry: Entry, blob: BinaryIO, sha256: str) -> File:
+    async def _digest(self, key: Key) -> str:
+        """Raises Unavailable if the blob cannot be read."""
+        seen = await look(self._blobs, key, read=True)
+        if not seen.sha256:
+            raise Unavailable("the disk does not give its bytes")
+        return seen.sha256
+
+    async def _recover(self, entry: Entry, sha256: str) -> File:
         """A file of which nothing is known but its bytes."""
         key, size, written_at = entry
+        with await self._blobs.open(key) as blob:
+            media_type = await self._sniffer.sniff(await asyncio.to_thread(blob.read, _HEAD))
         self._rebuilt.recovered += 1
         return File(
             id=FileId(secrets.token_hex(16)),
@@ -123,7 +130,7 @@ class _Reindexing:
             owner=RECOVERED,
             filename=key,
             size=size,
-            media_type=await self._sniffer.sniff(await asyncio.to_thread(_head, blob)),
+            media_type=media_type,
             declared_type=None,
             sha256=sha256,
             created_at=written_at,
@@ -176,16 +183,14 @@ class _Reindexing:
             await self._index.heal(known.key, file.key)
 
     async def _recover_other(self, file: File) -> None:
-        with await self._blobs.open(file.key) as blob:
-            sha256 = await asyncio.to_thread(_digest, blob)
-            await self._index.finish([await self._recover((file.key, file.size, file.created_at), blob, sha256)])
+        sha256 = await self._digest(file.key)
+        await self._index.finish([await self._recover((file.key, file.size, file.created_at), sha256)])
         self._rebuilt.files += 1
 
     async def _content(self, key: Key) -> str | None:
         """The blob's SHA-256; None if it cannot be read."""
         try:
-            with await self._blobs.open(key) as blob:
-                return await asyncio.to_thread(_digest, blob)
+            return await self._digest(key)
         except (SpoolError, OSError):
             return None
 
@@ -196,18 +201,6 @@ class _Reindexing:
 
 def _name(file: File) -> str:
     return f"file {file.id} ({file.filename!r})"
-
-
-def _digest(blob: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := blob.read(_PIECE):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _head(blob: BinaryIO) -> bytes:
-    blob.seek(0)
-    return blob.read(_HEAD)
 
 
 async def _lots(blobs: LabelledStore) -> AsyncIterator[list[Entry]]:

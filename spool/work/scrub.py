@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import SpoolError
 from spool.model import Key, Scrub
-from spool.work.inspection import Look, damage, look, still
+from spool.work.inspection import Look, judge, look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ class _Run:
         except SpoolError:
             self.scrub = replace(self.scrub, position=past)
             raise
-        damaged = await _judge(self._index, key, files, seen)
+        damaged = await _mark(self._index, key, files, seen)
         size = seen.size or 0
         self._left -= size
         self.scrub = replace(
@@ -119,12 +119,11 @@ async def _pause(size: int) -> None:
     await asyncio.sleep(size / _RATE)
 
 
-async def _judge(index: Index, key: Key, files: Sequence[File], seen: Look) -> bool:
+async def _mark(index: Index, key: Key, files: Sequence[File], seen: Look) -> bool:
     """Whether the blob is damaged; its files are marked as they should be."""
-    odd = [file for file in files if damage(file, seen) is not None or file.damage is not None]
-    odd = await still(index, odd)
-    kind = next((kind for file in odd if (kind := damage(file, seen)) is not None), None)
-    if odd and (changed := await index.mark(key, kind)):
+    judged = await judge(index, files, seen)
+    kind = next((kind for _, kind in judged if kind is not None), None)
+    if judged and (changed := await index.mark(key, kind)):
         if kind is None:
             _log.info("blob.healed", {"key": key, "files": len(changed)})
         else:
