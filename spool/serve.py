@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 FOREIGN_GRACE: Final = timedelta(hours=24)
 """How long a blob without a record is left alone where another process may still be receiving it."""
-_SCRUBEVERY: Final = timedelta(minutes=1)
+_SCRUB_EVERY: Final = timedelta(minutes=1)
 EVER: Final = datetime.max.replace(tzinfo=UTC)
 _KEEPALIVE: Final = 75
 _LINGER: Final = 3
@@ -105,7 +105,6 @@ async def _refuse_lost_index(directory: Path, blobs: LocalStore) -> None:
 def _make_ingest(
     config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy
 ) -> Ingest:
-
     async def free() -> int:
         promised = await index.promised()  # first, or bytes that arrive in between would count nowhere
         return await blobs.free() - promised - index.owed
@@ -352,7 +351,7 @@ async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
             _log.warning("scrub.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a run that fails must not be the last one
             _log.exception("scrub.failed")
-        await asyncio.sleep(min(_SCRUBEVERY, interval / 10).total_seconds())
+        await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
 
 
 async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from spool.web.api import GROUPS, document, page
 
-_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+_HEADERS: Final = {"Cache-Control": "no-cache"}
 
 
 async def openapi(_request: web.Request) -> web.Response:

@@ -79,7 +79,6 @@ def _headers(file: File, site: Site, *, download: bool) -> dict[str, str]:
         "Repr-Digest": format_digest(file.sha256),
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
-        "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Cross-Origin-Resource-Policy": "cross-origin" if site.addresses.media_base_url else "same-origin",
     }

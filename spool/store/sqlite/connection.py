@@ -38,11 +38,12 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     _refuse_link(path)
     with contextlib.suppress(FileNotFoundError):
-        _sync(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_NOFOLLOW)
-    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        sync(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_NOFOLLOW)
+    sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _sync(path: Path, flags: int) -> None:
+def sync(path: Path, flags: int = os.O_RDONLY) -> None:
+    """The file or directory at `path` is durable."""
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(fd)

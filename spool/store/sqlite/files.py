@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from spool.errors import SpoolError, Unavailable
-from spool.store.sqlite.connection import connect, create, transaction, translated
+from spool.store.sqlite.connection import connect, create, sync, transaction, translated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,10 +60,10 @@ def install(new: Path, path: Path) -> None:
     """The index at `new` is at `path`, durably and in one step, whatever was there: that must have been settled."""
     settle(new)
     with translated():
-        _sync(new)
+        sync(new)
         _remove(path, *_COMPANIONS)  # of another index: SQLite would write them into this one
         new.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def set_aside(path: Path, aside: Path) -> None:
@@ -75,7 +75,7 @@ def set_aside(path: Path, aside: Path) -> None:
         for log in _LOGS:
             with suppress(FileNotFoundError):
                 _beside(path, log).replace(_beside(aside, log))
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def clear(path: Path) -> None:
@@ -93,11 +93,3 @@ def _remove(path: Path, *suffixes: str) -> None:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
