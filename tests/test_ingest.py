@@ -27,6 +27,7 @@ from spool.model import Allowance, Answer, FileId, FileQuery, Intent, Key, Label
 from spool.policy import Policy
 from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from spool.work import gc
+from tests.clock import NOON, Clock
 from tests.store.blobstore_suite import put
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from spool.model import File, Upload
     from spool.ports import BlobWriter, Files, LabelledStore, Sniffer
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVER = datetime.max.replace(tzinfo=UTC)
 DAY = timedelta(days=1)
 KIB, MIB = 2**10, 2**20
@@ -53,14 +53,6 @@ class FakeSniffer:
     async def sniff(self, head: bytes) -> str:
         self.heads.append(head)
         return self.media_type
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = NOON
-
-    def __call__(self) -> datetime:
-        return self.time
 
 
 @dataclass

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from spool.errors import RateLimited, Unavailable
 from spool.model import Allowance, Principal, Window
 from spool.rates import Rates
+from tests.clock import NOON, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spool.model import Override
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
@@ -50,14 +50,6 @@ class Index:
 
     async def clear_override(self, owner: str) -> None:
         raise NotImplementedError
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = NOON
-
-    def __call__(self) -> datetime:
-        return self.time
 
 
 @dataclass

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash.book import listing, unaccounted
 from tests.crash.operation import UPLOADS, OneShot, Resumable
-from tests.crash.tracer import Point, count, faulty, recorded, spread, struck, warm_up
-from tests.process import EFFORT, Server, eventually, slowed, without_nameless_files
+from tests.crash.tracer import Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
+from tests.process import EFFORT, Server, eventually, slowed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,13 +112,7 @@ def sweep(server: Server) -> Sweep:
 
 
 def test_error_of_any_call_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    stores = {
-        "nameless": Server(tmp_path / "nameless", env=ENV),
-        "named": without_nameless_files(tmp_path / "named", env=ENV),
-    }
-    with ThreadPoolExecutor(2) as pool:
-        done = dict(zip(stores, pool.map(sweep, stores.values()), strict=True))
-    for store, result in done.items():
+    for store, result in in_both_stores(sweep, tmp_path, ENV).items():
         print(f"\n{store}: errors {dict(result.struck)}, answers {dict(result.answers)}")  # noqa: T201  # worth reading
         assert result.answers[503]
         assert result.answers[507]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.crash.book import listing, unaccounted
 from tests.crash.operation import OPERATIONS, OneShot
-from tests.crash.tracer import LOOP, Point, count, faulty, recorded, spread, struck, warm_up
-from tests.process import EFFORT, Server, eventually, slowed, without_nameless_files
+from tests.crash.tracer import LOOP, Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
+from tests.process import EFFORT, Server, eventually, slowed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,13 +100,7 @@ def sweep(server: Server) -> Sweep:
 
 
 def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path) -> None:
-    stores = {
-        "nameless": Server(tmp_path / "nameless", env=ENV),
-        "named": without_nameless_files(tmp_path / "named", env=ENV),
-    }
-    with ThreadPoolExecutor(2) as pool:
-        done = dict(zip(stores, pool.map(sweep, stores.values()), strict=True))
-    for store, result in done.items():
+    for store, result in in_both_stores(sweep, tmp_path, ENV).items():
         calls: Counter[str] = Counter()
         for (_, call), amount in result.killed.items():
             calls[call] += amount

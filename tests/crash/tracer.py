@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tests.crash.operation import OPERATIONS
-from tests.process import eventually, lacking, strace, traced
+from tests.process import Server, eventually, lacking, strace, traced, without_nameless_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from tests.process import Server
 
+T = TypeVar("T")
 
 LOOP: Final = "loop"
 _ROLES: Final = {"fdatasync": "index", "linkat": "publisher", "writev": "writer", "unlinkat": "reader"}
@@ -134,3 +135,13 @@ def spread(points: Sequence[Point], amount: int, seed: str) -> list[Point]:
             shuffled = random.sample(groups[name], len(groups[name]))
             ordered += [((turn, place), point) for turn, point in enumerate(shuffled)]
     return [point for _, point in sorted(ordered)][:amount]
+
+
+def in_both_stores(sweep: Callable[[Server], T], directory: Path, env: Mapping[str, str]) -> dict[str, T]:
+    """What `sweep` makes of a server with nameless files, and of one without, at once."""
+    stores = {
+        "nameless": Server(directory / "nameless", env=env),
+        "named": without_nameless_files(directory / "named", env=env),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(stores, pool.map(sweep, stores.values()), strict=True))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Awaitable
 
 
 class Sight:
@@ -29,3 +30,17 @@ class Sight:
         queries = [statement for statement in self.take() if statement.startswith(finding)]
         explain = self.connections[0].execute
         return [(query, [row[3] for row in explain(f"EXPLAIN QUERY PLAN {query}")]) for query in queries]
+
+    async def steps(self, operation: Awaitable[object]) -> int:
+        """How many steps of SQLite's machine the operation takes."""
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        for connection in self.connections:
+            connection.set_progress_handler(step, 1)
+        await operation
+        return steps

@@ -22,7 +22,7 @@ from .sight import Sight
 from .uploads_suite import UploadsSuite
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 
@@ -320,28 +320,13 @@ async def test_since_and_until_are_both_bounds_of_the_index(index: SqliteIndex, 
     assert "created_at<" in step or "created_at,id)<" in step
 
 
-async def steps_of(sight: Sight, operation: Awaitable[object]) -> int:
-    """How many steps of SQLite's machine it takes."""
-    steps = 0
-
-    def step() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
-    for connection in sight.connections:
-        connection.set_progress_handler(step, 1)
-    await operation
-    return steps
-
-
 @pytest.mark.parametrize("filters", [{}, {"q": "nothing like it"}, {"filename": "*9"}, {"media_type": "audio/*"}])
 @pytest.mark.parametrize("sort", SORTS)
 async def test_a_page_costs_the_same_however_many_files_there_are(
     index: SqliteIndex, sight: Sight, filters: dict[str, object], sort: str
 ) -> None:
     async def cost() -> int:
-        return await steps_of(sight, index.files(FileQuery(limit=10, sort=sort, **filters)))
+        return await sight.steps(index.files(FileQuery(limit=10, sort=sort, **filters)))
 
     await index.finish([a_file(f"a{number}") for number in range(50)])
     few = await cost()
@@ -351,7 +336,7 @@ async def test_a_page_costs_the_same_however_many_files_there_are(
 
 async def test_a_file_is_added_at_the_same_cost_however_many_have_its_size(index: SqliteIndex, sight: Sight) -> None:
     async def cost(name: str) -> int:
-        return await steps_of(sight, index.finish([replace(a_file(name), sha256=digest_of(name))], share=True))
+        return await sight.steps(index.finish([replace(a_file(name), sha256=digest_of(name))], share=True))
 
     await index.finish([replace(a_file(f"a{number}"), sha256=digest_of(f"a{number}")) for number in range(50)])
     few = await cost("b")
@@ -361,7 +346,7 @@ async def test_a_file_is_added_at_the_same_cost_however_many_have_its_size(index
 
 async def test_a_file_is_added_at_the_same_cost_however_many_have_its_bytes(index: SqliteIndex, sight: Sight) -> None:
     async def cost(name: str) -> int:
-        return await steps_of(sight, index.finish([a_file(name)], share=True))
+        return await sight.steps(index.finish([a_file(name)], share=True))
 
     await index.finish([a_file(f"a{number}") for number in range(50)], share=True)
     few = await cost("b")

@@ -175,18 +175,7 @@ async def test_promised_and_usage_cost_the_same_however_many_uploads_there_are(
     index: SqliteIndex, sight: Sight
 ) -> None:
     async def cost() -> int:
-        steps = 0
-
-        def step() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        for connection in sight.connections:
-            connection.set_progress_handler(step, 1)
-        await index.promised()
-        await index.usage("ada")
-        return steps
+        return await sight.steps(index.promised()) + await sight.steps(index.usage("ada"))
 
     await index.add_upload(an_upload("a"))
     few = await cost()

@@ -8,33 +8,18 @@ import pytest
 from spool.catalog import Catalog
 from spool.errors import NotFound
 from spool.model import FileQuery
-from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from spool.work import expiry
 from tests.store.blobstore_suite import keys, put
 from tests.store.index_suite import a_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from spool.model import File
+    from spool.store import LocalStore, SqliteIndex
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
-
-
-@pytest.fixture
-async def blobs(tmp_path: Path) -> AsyncIterator[LocalStore]:
-    blobs = await open_blobs(tmp_path)
-    yield blobs
-    await blobs.aclose()
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    index = await open_index(tmp_path)
-    yield index
-    await index.aclose()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.model import FileId, Key
-from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from spool.work import gc
 from tests.store.blobstore_suite import keys, put, stage
 from tests.store.index_suite import a_file
@@ -17,24 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
     from pathlib import Path
 
+    from spool.store import LocalStore, SqliteIndex
+
 EVER = datetime.max.replace(tzinfo=UTC)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 A, B, C = Key("00a"), Key("00b"), Key("ffc")
-
-
-@pytest.fixture
-async def blobs(tmp_path: Path) -> AsyncIterator[LocalStore]:
-    blobs = await open_blobs(tmp_path)
-    yield blobs
-    await blobs.aclose()
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    index = await open_index(tmp_path)
-    yield index
-    await index.aclose()
 
 
 def holding(*active: Key) -> Callable[[], frozenset[Key]]:

@@ -10,7 +10,6 @@ import pytest
 
 from spool.labels import to_label
 from spool.model import FileId, Key
-from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from spool.work import reindex
 from spool.work.reindex import Rebuilt
 from tests.process import lacking
@@ -18,10 +17,11 @@ from tests.store.blobstore_suite import put, stage
 from tests.store.index_suite import a_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from spool.model import File
+    from spool.store import LocalStore, SqliteIndex
 
 A, B = Key("00" + "a" * 30), Key("ff" + "b" * 30)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -32,22 +32,12 @@ class TextSniffer:
         return "text/plain" if head == b"data" else "application/octet-stream"
 
 
-@pytest.fixture
-async def blobs(tmp_path: Path) -> AsyncIterator[LocalStore]:
+@pytest.fixture(autouse=True)
+def labels(tmp_path: Path) -> None:
     try:
         os.setxattr(tmp_path, "user.spool.try", b"")
     except OSError:
         lacking("the file system of the temporary directory has no extended attributes")
-    blobs = await open_blobs(tmp_path)
-    yield blobs
-    await blobs.aclose()
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    index = await open_index(tmp_path)
-    yield index
-    await index.aclose()
 
 
 def of(data: bytes, name: str, key: Key) -> File:

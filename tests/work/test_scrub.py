@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pytest
 from spool.errors import Unavailable
 from spool.model import Key, Scrub
 from spool.work import scrub
+from tests.clock import NOON, Clock
 from tests.store.blobstore_suite import put
 from tests.store.index_suite import a_file
 from tests.work.test_fsck import DATA, KEY, Bench, Between, a_key, bench, flip
@@ -22,17 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]  # a fixture
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 INTERVAL = timedelta(days=1)
 STEP = timedelta(minutes=30)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = NOON
-
-    def __call__(self) -> datetime:
-        return self.time
 
 
 @pytest.fixture
