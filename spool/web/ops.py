@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from inspect import getdoc
-
 from aiohttp import web
 
 from spool.errors import NotFound, Unavailable
+from spool.web.api.refusals import meaning
 from spool.web.problems import all_problems
 from spool.web.site import SITE
 
@@ -29,6 +28,5 @@ async def problem(request: web.Request) -> web.Response:
     """`GET /problems/{slug}`: what a problem type means. Raises NotFound."""
     for kind in all_problems():
         if kind.slug == request.match_info["slug"]:
-            meaning = (getdoc(kind) or "").replace("\n", " ")
-            return web.json_response({"title": kind.title, "status": kind.status, "meaning": meaning})
+            return web.json_response({"title": kind.title, "status": kind.status, "meaning": meaning(kind)})
     raise NotFound("there is no such problem type")
