@@ -99,8 +99,8 @@ class BlobStore(Protocol):
     def locate(self, key: Key) -> Path | None:
         """Where the blob lies, relative to the store's root, for a proxy that reads it itself; None if nowhere."""
 
-    async def delete(self, key: Key) -> None:
-        """The blob, staged or live, is gone. Idempotent: a key that names nothing is no error."""
+    async def delete(self, key: Key) -> bool:
+        """The blob, staged or live, is gone; whether it was there. Idempotent: a key that names nothing is no error."""
 
     def keys(self, prefix: str = "", *, live: bool = False) -> AsyncIterator[tuple[Key, int, datetime]]:
         """Every blob, staged or live, or only the live ones, with its size and when it was last written, in no order.

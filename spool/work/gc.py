@@ -27,9 +27,9 @@ async def run_once(blobs: BlobStore, files: Files, active: Callable[[], frozense
     async for lot in _lots(blobs, before):
         idle = lot.keys() - active()
         for key in idle - await files.referenced(idle):
-            await blobs.delete(key)
-            reclaimed += 1
-            _log.info("blob.reclaimed", {"key": key, "size": lot[key]})
+            if await blobs.delete(key):  # its upload may have done so since
+                reclaimed += 1
+                _log.info("blob.reclaimed", {"key": key, "size": lot[key]})
     return reclaimed
 
 

@@ -122,6 +122,14 @@ class BlobStoreSuite:
             await store.open(KEY)
         assert await keys(store) == {}
 
+    async def test_delete_tells_whether_something_was_there(self, store: BlobStore) -> None:
+        await put(store, KEY)
+        await stage(store, OTHER, [b"staged"])
+        lasting = Key("00" + "c" * 30)
+        await stage(store, lasting, [b"lasting"], at=Staged(0))
+        for key in (KEY, OTHER, lasting):
+            assert [await store.delete(key), await store.delete(key)] == [True, False]
+
     async def test_delete_is_idempotent(self, store: BlobStore) -> None:
         await put(store, KEY)
         await store.delete(KEY)

@@ -24,6 +24,19 @@ HOUR = timedelta(hours=1)
 A, B, C = Key("00a"), Key("00b"), Key("ffc")
 
 
+async def test_blob_that_its_upload_has_deleted_meanwhile_is_not_reclaimed(
+    blobs: LocalStore, index: SqliteIndex, tmp_path: Path
+) -> None:
+    await put(blobs, A)
+    await put(blobs, B)
+
+    def active() -> frozenset[Key]:
+        (tmp_path / "blobs" / "00" / A).unlink()
+        return frozenset()
+
+    assert await gc.run_once(blobs, index, active, EVER) == 1
+
+
 def holding(*active: Key) -> Callable[[], frozenset[Key]]:
     return lambda: frozenset(active)
 
@@ -128,9 +141,10 @@ class World:
         self.go_on(next(self._before))
         return {A} & set(keys) if self.has_row else set()
 
-    async def delete(self, key: Key) -> None:
+    async def delete(self, key: Key) -> bool:
         if key == A:
             self.has_blob = False
+        return True
 
 
 @pytest.mark.parametrize("steps", [steps for steps in product(range(5), repeat=3) if sum(steps) <= 4])

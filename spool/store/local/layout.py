@@ -121,15 +121,16 @@ class Layout:
         if self.size(key) != size:
             raise Unavailable("the staged bytes are gone")
 
-    def unstage(self, key: Key) -> None:
-        """Nothing of this name is staged."""
-        with suppress(FileNotFoundError):
-            os.unlink(key, dir_fd=self.incoming)
+    def unstage(self, key: Key) -> bool:
+        """Nothing of this name is staged; whether something was."""
+        return _unlink(key, self.incoming)
 
-    def unlink(self, key: Key) -> None:
-        """The blob is not live."""
-        with suppress(FileNotFoundError, NotFound):
-            os.unlink(key, dir_fd=self.shard(key))
+    def unlink(self, key: Key) -> bool:
+        """The blob is not live; whether it was."""
+        try:
+            return _unlink(key, self.shard(key))
+        except NotFound:
+            return False
 
     def lock(self) -> bool:
         """Whether this process now owns the directory."""
@@ -213,6 +214,14 @@ def probe_key() -> Key:
 
 def _stat(name: str, directory: int) -> os.stat_result:
     return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _unlink(name: str, directory: int) -> bool:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _directory(name: str, parent: int) -> int:

@@ -95,9 +95,9 @@ class LocalStore:
     def locate(self, key: Key) -> Path | None:
         return Path(key[:2], key)
 
-    async def delete(self, key: Key) -> None:
+    async def delete(self, key: Key) -> bool:
         blob = self._staged.pop(key, None)
-        await _delete(self._layout, key, blob, executor=self._readers)
+        return await _delete(self._layout, key, blob, executor=self._readers)
 
     async def label(self, key: Key, file_id: FileId, text: bytes | None) -> None:
         await _label(self._layout, key, file_id, text, executor=self._writers)
@@ -335,12 +335,11 @@ def _read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) ->
 
 
 @wrap
-def _delete(layout: Layout, key: Key, blob: StagedBlob | None) -> None:
+def _delete(layout: Layout, key: Key, blob: StagedBlob | None) -> bool:
     with _translated():
         if blob is not None:
             blob.close()
-        layout.unstage(key)
-        layout.unlink(key)
+        return any([blob is not None, layout.unstage(key), layout.unlink(key)])  # a list, so that both are done
 
 
 @wrap
