@@ -151,7 +151,7 @@ def no_forbidden_class(source: Source) -> Iterator[str]:
 
 
 def time_is_told_by_the_clock(source: Source) -> Iterator[str]:
-    if source.path in ("serve.py", "cli.py"):
+    if source.module in ("serve", "cli"):
         return
     for node in ast.walk(source.tree):
         match node:
@@ -321,7 +321,7 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (time_is_told_by_the_clock, "web/site.py", "now = time.time()"),
     (environment_is_read_by_the_configuration, "serve.py", "home = os.environ['HOME']"),
     (environment_is_read_by_the_configuration, "serve.py", "home = os.getenv('HOME')"),
-    (environment_is_read_by_the_configuration, "cli.py", "from os import environ"),
+    (environment_is_read_by_the_configuration, "cli/ls.py", "from os import environ"),
     (no_error_is_swallowed_unnamed, "ingest.py", "try:\n    f()\nexcept Exception:\n    pass"),
     (no_error_is_swallowed_unnamed, "ingest.py", "try:\n    f()\nexcept (OSError, BaseException) as e:\n    ..."),
     (
@@ -355,11 +355,11 @@ KEPT: list[tuple[Rule, str, str]] = [
     (import_law, "web/files.py", "from spool.protocol.http import parse_range"),
     (import_law, "web/files.py", "from spool.web.site import SITE"),
     (import_law, "serve.py", "from spool import __version__"),
-    (import_law, "cli.py", "def f():\n    from spool import serve, logs"),
+    (import_law, "cli/ls.py", "def f():\n    from spool import serve, logs"),
     (one_door_for_each_package, "store/sqlite/index.py", "import sqlite3"),
     (one_door_for_each_package, "web/resumable.py", "from aiojobs.aiohttp import atomic"),
     (one_door_for_each_package, "web/files.py", "from aiohttp import web"),
-    (time_is_told_by_the_clock, "cli.py", "now = datetime.now(UTC)"),
+    (time_is_told_by_the_clock, "cli/ls.py", "now = datetime.now(UTC)"),
     (time_is_told_by_the_clock, "web/body.py", "clock = asyncio.get_running_loop().time"),
     (environment_is_read_by_the_configuration, "config.py", "environ = os.environ"),
     (no_error_is_swallowed_unnamed, "ingest.py", "try:\n    f()\nexcept Exception:\n    log()"),

@@ -1,0 +1,135 @@
+"""What several commands share: their options, the values of these, exit codes, and the directory they work on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from spool.config import ConfigError, load
+from spool.units import LIMIT, SIZE, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import timedelta
+
+    from spool.config import Config
+    from spool.store import LocalStore, SqliteIndex
+
+FAILED: Final = 1
+"""The command is right, but could not be carried out."""
+WRONG: Final = 2
+"""The command line or the configuration is wrong."""
+DAMAGED: Final = 3
+"""A check found something wrong that is not repaired."""
+_MOST: Final = 2**63 - 1
+
+
+def fail(message: str, code: int) -> int:
+    """Tells the mistake in one line; the exit code."""
+    print(f"spool: {message}", file=sys.stderr)
+    return code
+
+
+def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """The options that say which spool is meant. `run` does the work and returns the exit code."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="read this TOML file")
+    parser.add_argument("--dir", metavar="DIR", help="where everything is kept (default: ./spool-data)")
+    parser.set_defaults(run=run)
+
+
+def add_listen(parser: argparse.ArgumentParser) -> None:
+    """The options that say where to listen."""
+    parser.add_argument("--host", help="listen on this address (default: 127.0.0.1)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--port", metavar="PORT", help="listen on this port (default: 8080)")
+    where.add_argument("--unix", metavar="PATH", help="listen on this unix socket instead")
+
+
+def parse_text(text: str) -> str:
+    """Text that UTF-8 can carry."""
+    try:
+        return text.encode().decode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("this is not UTF-8") from error
+
+
+def parse_name(text: str) -> str:
+    """Text that is not blank."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is needed")
+    return parse_text(text)
+
+
+def parse_lifetime(text: str) -> timedelta:
+    """A duration, as in the configuration."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 12h or 30d") from error
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes, as in the configuration."""
+    try:
+        size: int = SIZE.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {SIZE.description}") from error
+    if size > _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than there is")
+    return size
+
+
+def parse_number(text: str) -> int:
+    """A limit, as in the configuration: from 0 up."""
+    try:
+        number: int = LIMIT.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {LIMIT.description}") from error
+    return number
+
+
+def parse_count(text: str) -> int:
+    """A number from 1 up."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+def load_config(arguments: argparse.Namespace) -> Config:
+    """The configuration under the arguments. Raises ConfigError."""
+    flags = {
+        "server.host": getattr(arguments, "host", None),
+        "server.port": getattr(arguments, "port", None),
+        "server.unix": getattr(arguments, "unix", None),
+        "storage.dir": arguments.dir,
+    }
+    config, arguments.settings = load(arguments.config, flags)
+    return config
+
+
+def with_storage(
+    arguments: argparse.Namespace,
+    work: Callable[[LocalStore, SqliteIndex], Awaitable[int | None]],
+    *,
+    may_make: bool = False,
+) -> int:
+    """Does `work` on the directory that the arguments name, beside a server or not; its exit code."""
+    config = load_config(arguments)
+    if not may_make:
+        require_spool(config)
+    from spool import serve  # noqa: PLC0415
+
+    async def run() -> int | None:
+        async with serve.open_storage(config) as (blobs, index):
+            return await work(blobs, index)
+
+    return asyncio.run(run()) or 0
+
+
+def require_spool(config: Config) -> None:
+    """Raises ConfigError if there is no spool in the directory."""
+    if not (config.storage.dir / "index.db").exists():
+        raise ConfigError(f"there is no spool in {config.storage.dir}: name its directory with --dir")

@@ -1,0 +1,117 @@
+"""Commands that look after the files and blobs of a spool, most of them beside a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spool.cli.command import DAMAGED, add_common, load_config, parse_count, parse_text, require_spool, with_storage
+from spool.model import FileQuery
+
+if TYPE_CHECKING:
+    import argparse
+
+    from spool.model import File
+    from spool.store import LocalStore, SqliteIndex
+
+
+def add_ls(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `spool ls`."""
+    add_common(parser, _ls)
+    parser.add_argument("--q", metavar="TEXT", type=parse_text, help="only files whose name holds this text")
+    parser.add_argument("--filename", metavar="GLOB", type=parse_text, help="only files whose name matches")
+    parser.add_argument(
+        "--media-type", metavar="GLOB", type=parse_text, help="only files whose type matches, such as 'audio/*'"
+    )
+    parser.add_argument("--limit", type=parse_count, metavar="N", help="at most this many files (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def add_gc(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `spool gc`."""
+    add_common(parser, _gc)
+
+
+def add_fsck(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `spool fsck`."""
+    add_common(parser, _fsck)
+    parser.add_argument("--deep", action="store_true", help="read every blob, and compare its SHA-256")
+    parser.add_argument("--repair", action="store_true", help="mark damaged files, and delete blobs that no file has")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def add_backup(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `spool backup`."""
+    add_common(parser, _backup)
+    parser.add_argument("to", type=Path, metavar="TO", help="the directory of the copy: empty, or an earlier backup")
+    parser.add_argument("--copy", action="store_true", help="copy every blob, even where a hard link would do")
+
+
+def add_reindex(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `spool reindex`."""
+    add_common(parser, _reindex)
+    parser.add_argument("--deep", action="store_true", help="compare every blob with the digests of its labels")
+    parser.add_argument("--force", action="store_true", help="even if there is an index: it is kept under another name")
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    query = FileQuery(limit=1000, q=arguments.q, filename=arguments.filename, media_type=arguments.media_type)
+
+    async def work(blobs: LocalStore, index: SqliteIndex) -> None:
+        from spool import catalog, serve  # noqa: PLC0415
+
+        left = arguments.limit
+        async for file in catalog.Catalog(blobs, index, serve.now).walk(query):
+            print(_show_json(file) if arguments.json else _show_row(file))
+            left = left and left - 1
+            if left == 0:
+                break
+
+    return with_storage(arguments, work)
+
+
+def _show_row(file: File) -> str:
+    return f"{file.created_at:%Y-%m-%dT%H:%M:%SZ}  {file.size:>14}  {file.id}  {file.media_type:<24}  {file.filename}"
+
+
+def _show_json(file: File) -> str:
+    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata", "damage")
+    times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
+    return json.dumps({name: getattr(file, name) for name in members} | times)
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    async def work(blobs: LocalStore, index: SqliteIndex) -> None:
+        from spool import serve  # noqa: PLC0415
+
+        expired, reclaimed = await serve.sweep_beside(blobs, index)
+        print(f"{expired} expired files deleted, {reclaimed} blobs reclaimed")
+
+    return with_storage(arguments, work)
+
+
+def _fsck(arguments: argparse.Namespace) -> int:
+    async def work(blobs: LocalStore, index: SqliteIndex) -> int:
+        from spool import integrity  # noqa: PLC0415
+
+        sound = await integrity.fsck(blobs, index, deep=arguments.deep, repair=arguments.repair, as_json=arguments.json)
+        return 0 if sound else DAMAGED
+
+    return with_storage(arguments, work)
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments)
+    require_spool(config)
+    from spool import integrity  # noqa: PLC0415
+
+    return asyncio.run(integrity.backup(config, arguments.to, link=not arguments.copy))
+
+
+def _reindex(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments)
+    from spool import integrity  # noqa: PLC0415
+
+    return asyncio.run(integrity.rebuild(config, deep=arguments.deep, force=arguments.force))
