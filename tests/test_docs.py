@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from spool import cli
-from spool.cli import command
+from spool.cli.command import DAMAGED, FAILED, WRONG
 from spool.config import load
 from spool.web import routes
 from spool.web.problems import all_problems
@@ -230,7 +230,7 @@ def test_every_flag_of_a_command_is_in_its_entry(capsys: pytest.CaptureFixture[s
 def test_every_exit_code_has_an_entry() -> None:
     start = OPERATE.index("Exit codes:")
     codes = re.findall(r"^\| `(\d+)` \|", OPERATE[start:], re.MULTILINE)
-    assert codes == ["0", *map(str, (command.FAILED, command.WRONG, command.DAMAGED))]
+    assert codes == ["0", *map(str, (FAILED, WRONG, DAMAGED))]
 
 
 def test_every_log_event_has_an_entry() -> None:
