@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from spool.model import Principal
+    from spool.ports import Ledger
 
 _AHEAD: Final = 16 * 1024 * 1024
 """What an upload of unknown size holds beyond what it has written, and takes anew whenever that is used up."""
@@ -196,6 +197,10 @@ class Reservation:
         if size > self.ahead:
             needed = size - self.ahead
             await self._admission.extend(self, needed, max(needed, _AHEAD))
+        self.taken(size)
+
+    def taken(self, size: int) -> None:
+        """`size` bytes, no more than were ahead, are about to be written."""
         self.ahead -= size
         self.written += size
         self._admission.land(self._before)
@@ -216,3 +221,7 @@ class Reservation:
 
     def __exit__(self, *_: object) -> None:
         self._admission.release(self)
+
+
+if TYPE_CHECKING:
+    _ledger: type[Ledger] = Admission

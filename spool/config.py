@@ -27,6 +27,7 @@ from spool.units import (
     SWITCH,
     TEXT,
     URL,
+    WORKERS,
     Kind,
     choice,
 )
@@ -54,6 +55,7 @@ class Server:
     host: str = _key(TEXT, "127.0.0.1")
     port: int = _key(PORT, 8080)
     unix: str = _key(TEXT, "")
+    workers: int = _key(WORKERS, 1)
     base_url: str = _key(URL, "")
     media_base_url: str = _key(URL, "")
     accel: str = _key(choice("", "x-accel-redirect"), "")

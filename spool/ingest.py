@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from datetime import datetime
 
-    from spool.admission import Admission, Reservation
     from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
-    from spool.ports import Clock, Files, Inventory, LabelledStore, Sniffer
+    from spool.ports import Clock, Files, Hold, Inventory, LabelledStore, Ledger, Sniffer
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Ingest:
         inventory: Inventory,
         sniffer: Sniffer,
         policy: Policy,
-        admission: Admission,
+        admission: Ledger,
         clock: Clock,
         dedupe: bool = True,
     ) -> None:
@@ -66,9 +65,11 @@ class Ingest:
         """Keys of blobs that are on their way: from before their first byte until after their row."""
         return frozenset(self._active)
 
-    async def receive(
-        self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Reservation
-    ) -> Upload:
+    async def active_keys(self) -> frozenset[Key]:
+        """The same, for who asks several processes."""
+        return self.active
+
+    async def receive(self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Hold) -> Upload:
         """Streams `body` into the store; the upload that it returns is staged durably, and not visible.
 
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
@@ -91,15 +92,15 @@ class Ingest:
             raise
         return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
 
-    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Reservation:
-        """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
+    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Hold:
+        """Leave to send `size` bytes, or as many as come; see `Ledger.admit`."""
         return await self._admission.admit(who, size, files)
 
     def describe(self, upload: Upload, intent: Intent) -> Upload:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
         return replace(upload, intent=intent, grant=self._policy.admit(intent, self._clock()))
 
-    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
+    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Hold) -> str:
         media_type = None
         async for batch in batches(body, self.batch_size):
             await reservation.take(sum(map(len, batch)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from spool.errors import RateLimited
 from spool.model import Window
@@ -35,6 +35,13 @@ class Rate:
             raise RateLimited(detail, self.reset, limit=self.limit, window=SECONDS)
 
 
+class Counter(Protocol):
+    """Counts requests, of all processes together."""
+
+    async def count(self, who: Principal) -> Rate | None:
+        """Counts one request, unless it is one too many; None for a principal that may send any number."""
+
+
 class Rates:
     """Counts requests. A minute begins with the first request after the last minute is over."""
 
@@ -48,8 +55,7 @@ class Rates:
         """Goes on where `save` left off."""
         self._windows = {window.owner: window for window in await self._index.windows()}
 
-    def count(self, who: Principal) -> Rate | None:
-        """Counts one request, unless it is one too many; None for a principal that may send any number."""
+    async def count(self, who: Principal) -> Rate | None:
         limit = who.allowance.requests_per_minute
         if not limit:
             return None
@@ -78,3 +84,7 @@ class Rates:
         ended = [w.owner for w in self._windows.values() if w.since <= over and w.owner not in self._unsaved]
         for owner in ended:
             del self._windows[owner]
+
+
+if TYPE_CHECKING:
+    _counter: type[Counter] = Rates

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import resource
 import signal
-from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import aclosing, asynccontextmanager, closing, suppress
+from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiojobs
 import aiojobs.aiohttp
@@ -22,53 +22,51 @@ from aiohttp.http_parser import HttpRequestParserPy
 from spool import __version__
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
-from spool.errors import SpoolError, StorageFull, Unavailable
+from spool.crew.office import Counted
+from spool.errors import StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.model import Allowance
 from spool.policy import Policy
+from spool.process import keep_freed_memory, raise_descriptor_limit
 from spool.rates import Rates
 from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
+from spool.turns import Turns
+from spool.upkeep import upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
-from spool.work import expiry, gc, resumables, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+    from socket import socket
 
+    from spool import ports
     from spool.config import Config
-    from spool.model import Key
     from spool.ports import Index, LabelledStore
+    from spool.rates import Counter
     from spool.store import LocalStore, SqliteIndex
 
 _log = logging.getLogger(__name__)
 
-FOREIGN_GRACE: Final = timedelta(hours=24)
-"""How long a blob without a record is left alone where another process may still be receiving it."""
-_SCRUB_EVERY: Final = timedelta(minutes=1)
-EVER: Final = datetime.max.replace(tzinfo=UTC)
+_LOCK_TRIES, _LOCK_PAUSE = 20, 0.05
 _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted."""
 _ACCEPTS: Final = 1
 """Connections that are accepted in one turn of the event loop: with each more, whoever is served waits for one more."""
 _RESERVE: Final = 128
 """Descriptors that no connection may take: half of them for connections that come at once or are being refused."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
-_LARGE: Final = 1024 * 1024
-"""Bytes from which on an allocation is given back to the system at once: more than a read from a socket takes."""
-_MOST_KEPT: Final = 32 * 1024 * 1024
-"""Bytes of freed memory that the process keeps: twice what the batches of all uploads share."""
 _MAX_FIELD: Final = 64 * 1024
 """Bytes of one header field: Upload-Metadata and Upload-Concat can be long."""
 
@@ -82,14 +80,22 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Counters(NamedTuple):
+    """What is counted once for all processes, as one of them sees it."""
+
+    ledger: ports.Ledger
+    rates: Counter
+    turns: ports.Turns
+
+
 @asynccontextmanager
-async def open_storage(config: Config) -> AsyncIterator[tuple[LocalStore, SqliteIndex]]:
-    """The blobs and the index, closed at the end. Raises SpoolError."""
+async def open_storage(config: Config, *, shared: bool = False) -> AsyncIterator[tuple[LocalStore, SqliteIndex]]:
+    """The blobs and the index, closed at the end; `shared` if several processes serve. Raises SpoolError."""
     os.umask(0o077)
     directory = config.storage.dir
     async with aclosing(await open_blobs(directory)) as blobs:
         await _refuse_lost_index(directory, blobs)
-        async with aclosing(await open_index(directory)) as index:
+        async with aclosing(await open_index(directory, shared=shared)) as index:
             yield blobs, index
 
 
@@ -102,47 +108,58 @@ async def _refuse_lost_index(directory: Path, blobs: LocalStore) -> None:
         raise Unavailable(f"{directory} holds blobs but no index: restore a backup, or run `spool reindex`")
 
 
-def _make_ingest(
-    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy
-) -> Ingest:
+async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) -> Counted:
+    """What is counted once; the rates go on where they were saved."""
+
     async def free() -> int:
         promised = await index.promised()  # first, or bytes that arrive in between would count nowhere
         return await blobs.free() - promised - index.owed
 
     limits = config.limits
+    rates = Rates(index, now)
+    await rates.restore()
+    return Counted(Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage), rates, Turns())
+
+
+def _make_ingest(  # noqa: PLR0913, PLR0917
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy, ledger: ports.Ledger
+) -> Ingest:
     return Ingest(
         blobs=blobs,
         files=index,
         inventory=index,
         sniffer=sniffer,
         policy=policy,
-        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage),
+        admission=ledger,
         clock=now,
         dedupe=config.storage.dedupe,
     )
 
 
-async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer) -> Site:
-    """Everything the handlers work with."""
+async def make_site(
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, counters: Counters | None = None
+) -> Site:
+    """Everything the handlers work with; without `counters` it has some of its own."""
     limits, server = config.limits, config.server
+    ledger, rates, turns = counters or await make_counted(config, blobs, index)
     policy = Policy(
         limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
     )
-    ingest = _make_ingest(config, blobs, index, sniffer, policy)
+    ingest = _make_ingest(config, blobs, index, sniffer, policy, ledger)
+    ttl = limits.upload_ttl
+    resumption = Resumption(
+        ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=ttl, turns=turns
+    )
     allowance = Allowance(limits.quota, limits.quota_files, limits.requests_per_minute, limits.uploads_per_principal)
-    rates = Rates(index, now)
-    await rates.restore()
-    tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
+    tus, rufh = make_dialects(limits.max_file_size, int(ttl.total_seconds()))
     return Site(
         ingest=ingest,
-        resumption=Resumption(
-            ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=limits.upload_ttl
-        ),
+        resumption=resumption,
         tus=tus,
         rufh=rufh,
         interim_responses=server.interim_responses,
         catalog=Catalog(blobs, index, now),
-        idempotency=Idempotency(index, now),
+        idempotency=Idempotency(index, now, turns),
         index=index,
         blobs=blobs,
         policy=policy,
@@ -174,22 +191,55 @@ def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Applic
 
 async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start."""
+    stop = prepare()
+    async with own_site(config) as (site, counted, _):
+        background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
+        await answer(
+            config,
+            site,
+            stop,
+            listen=partial(_listen, config),
+            ready=partial(_log_start, config),
+            meanwhile=background,
+        )
+    _log.info("server.stopped")
+
+
+def prepare() -> asyncio.Event:
+    """The process is ready to serve; what it returns is set by SIGTERM and SIGINT. Raises Unavailable."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     _require_compiled_parser()
     raise_descriptor_limit()
-    _keep_freed_memory()
-    sniffer = MagicSniffer()
-    async with open_storage(config) as (blobs, index):
-        if not blobs.lock():
-            raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
-        site = await make_site(config, blobs, index, sniffer)
-        if not site.open_to_machine:
-            await _make_first_token(index)
-        await _serve(config, site, stop)
-    sniffer.close()
-    _log.info("server.stopped")
+    keep_freed_memory()
+    return stop
+
+
+@asynccontextmanager
+async def own_site(config: Config, *, shared: bool = False) -> AsyncIterator[tuple[Site, Counted, int]]:
+    """The site of a process that owns the directory, what is counted in it, and the descriptor that it is owned by.
+
+    Raises Busy or SpoolError.
+    """
+    with closing(MagicSniffer()) as sniffer:
+        async with open_storage(config, shared=shared) as (blobs, index):
+            if not await _own(blobs):
+                raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
+            counted = await make_counted(config, blobs, index)
+            site = await make_site(config, blobs, index, sniffer, Counters(*counted))
+            if not site.open_to_machine:
+                await _make_first_token(index)
+            yield site, counted, blobs.owned_by()
+
+
+async def _own(blobs: LocalStore) -> bool:
+    """Whether this process owns the directory: workers of a server that was killed need a moment to end."""
+    for _ in range(_LOCK_TRIES):
+        if blobs.lock():
+            return True
+        await asyncio.sleep(_LOCK_PAUSE)
+    return False
 
 
 def _require_compiled_parser() -> None:
@@ -198,8 +248,21 @@ def _require_compiled_parser() -> None:
         raise Unavailable("aiohttp runs without its compiled parser: unset AIOHTTP_NO_EXTENSIONS, or install its wheel")
 
 
-async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
-    crowd, most = _make_crowd(config.limits.max_connections)
+async def answer(  # noqa: PLR0913  # the two composition roots name each of them
+    config: Config,
+    site: Site,
+    stop: asyncio.Event,
+    *,
+    listen: Callable[[Runner], Awaitable[None]],
+    ready: Callable[[Runner, int], None],
+    meanwhile: AbstractAsyncContextManager[None],
+    share: int = 1,
+) -> None:
+    """Answers requests until `stop`, then drains. Takes one `share`-th of the connections.
+
+    `ready` is told how many those are, once `listen` has begun to take some; from then on `meanwhile` is entered.
+    """
+    crowd, most = _make_crowd(max(1, config.limits.max_connections // share))
     runner = Runner(
         make_application(site, config.server.cors_origins),
         config.limits,
@@ -214,25 +277,30 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         max_field_size=_MAX_FIELD,
     )
     await runner.setup()
-    sweeper = aiojobs.Scheduler()
     try:
-        await _listen(config, runner)
-        _log_start(config, runner, most)
-        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
-        await sweeper.spawn(_keep_rates(site.rates))
-        if config.storage.scrub_interval:
-            await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
-        await stop.wait()
-        _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
-        # first of all drain: aiohttp's own clean-up would throw away what clients still send
-        for listener in runner.sites:
-            await listener.stop()
-        if not await site.traffic.drain(config.server.shutdown_grace.total_seconds()):
-            _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
+        await listen(runner)
+        ready(runner, most)
+        async with meanwhile:
+            await stop.wait()
+            await _drain(config, site, runner)
     finally:
-        await sweeper.close()
         await runner.cleanup()
-        await _save_rates(site.rates)
+
+
+async def _drain(config: Config, site: Site, runner: Runner) -> None:
+    """First of all this: aiohttp's own clean-up would throw away what clients still send."""
+    grace = config.server.shutdown_grace.total_seconds()
+    _log.info("server.draining", {"grace": grace})
+    for listener in runner.sites:
+        await listener.stop()
+    if not await site.traffic.drain(grace):
+        _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
+
+
+async def take_from(sockets: Sequence[socket], runner: Runner) -> None:
+    """Takes connections from sockets that listen, beside other processes."""
+    for listening in sockets:
+        await web.SockSite(runner, listening, backlog=_ACCEPTS).start()
 
 
 async def _listen(config: Config, runner: Runner) -> None:
@@ -246,16 +314,27 @@ async def _listen(config: Config, runner: Runner) -> None:
             site = web.TCPSite(runner, server.host, server.port, backlog=_ACCEPTS)
             await site.start()
     except OSError as error:
-        where = server.unix or f"{server.host}:{server.port}"
-        reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
-        raise Busy(f"cannot listen on {where}: {reason}") from error
+        raise cannot_listen(config, error) from error
     for listener in site._server.sockets:  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
         with listener.dup() as kernels:
-            kernels.listen(_BACKLOG)  # asyncio takes one number for both
+            kernels.listen(BACKLOG)  # asyncio takes one number for both
+
+
+def cannot_listen(config: Config, error: OSError) -> Busy:
+    """What to tell when the address cannot be had."""
+    server = config.server
+    where = server.unix or f"{server.host}:{server.port}"
+    reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
+    return Busy(f"cannot listen on {where}: {reason}")
 
 
 def _log_start(config: Config, runner: Runner, most: int) -> None:
-    address = ",".join(_show_address(address) for address in runner.addresses)
+    log_start(config, runner.addresses, most)
+
+
+def log_start(config: Config, addresses: Iterable[tuple[str, int] | str], most: int) -> None:
+    """Says that and where the server listens, and how many connections it takes."""
+    address = ",".join(map(_show_address, addresses))
     _log.info(
         "server.started",
         {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
@@ -302,70 +381,3 @@ def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
     if most < 1:
         raise Unavailable(f"the hard limit of {limit} open files leaves none for connections: raise it (ulimit -Hn)")
     return Crowd(most, limit - _RESERVE), most
-
-
-def raise_descriptor_limit() -> None:
-    """As many files may be open as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _keep_freed_memory() -> None:
-    """Buffers that sockets are read into are used again: glibc gives them back, and then each page costs a fault."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
-
-
-async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
-    while True:
-        try:
-            await resumables.run_once(site.resumption, site.index, now)
-            await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
-        except SpoolError as error:
-            _log.warning("sweep.failed", {"reason": str(error)})
-        except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
-            _log.exception("sweep.failed")
-        await asyncio.sleep(interval.total_seconds())
-
-
-async def _keep_rates(rates: Rates) -> None:
-    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
-    while True:
-        await asyncio.sleep(1)
-        await _save_rates(rates)
-
-
-async def _save_rates(rates: Rates) -> None:
-    try:
-        await rates.save()
-    except SpoolError as error:
-        _log.warning("rates.unsaved", {"reason": str(error)})
-
-
-async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
-    while True:
-        try:
-            await scrub.run_once(site.blobs, site.index, now, interval)
-        except SpoolError as error:
-            _log.warning("scrub.failed", {"reason": str(error)})
-        except Exception:  # noqa: BLE001  # a run that fails must not be the last one
-            _log.exception("scrub.failed")
-        await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
-
-
-async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
-    """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs."""
-    return await sweep(blobs, index, frozenset, EVER if blobs.lock() else now() - FOREIGN_GRACE)
-
-
-async def sweep(
-    blobs: LabelledStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
-) -> tuple[int, int]:
-    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
-    expired = await expiry.run_once(Catalog(blobs, index, now), index, now)
-    reclaimed = await gc.run_once(blobs, index, active, before)
-    forgotten = await Idempotency(index, now).forget()
-    if expired or reclaimed or forgotten:
-        _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})
-    return expired, reclaimed

@@ -14,11 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
-    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging"),
+    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "turns", "process"),
     ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates"),
     ("resumption",),
-    ("web", "work"),
+    ("web", "work", "crew"),
+    ("upkeep",),
     ("serve",),
+    ("workers",),
     ("integrity",),
     ("cli",),
     ("__main__",),
@@ -26,13 +28,13 @@ FLOORS = (
 """Who is below whom. A module sees the floors below its own; for types only, also its own."""
 ANNEXES = {"protocol": {"model", "errors"}, "store": {"model", "errors", "ports"}}
 """Rooms that stand beside the floors, and all that they see."""
-ROOMS = {"web", "work", *ANNEXES}
+ROOMS = {"web", "work", "crew", *ANNEXES}
 DRIVERS = {"protocol": {"web"}, "store": {"serve", "integrity", "cli"}}
 """Who may drive a room beside the floors."""
 
 DOORS = {
     "aiohttp": ("web/", "serve.py"),
-    "aiojobs": ("web/upload.py", "web/resumable.py", "serve.py"),
+    "aiojobs": ("web/upload.py", "web/resumable.py", "serve.py", "upkeep.py"),
     "aiofiles": ("store/local/",),
     "magic": ("sniff.py",),
     "pylibmagic": ("sniff.py",),

@@ -38,7 +38,7 @@ def needs(scope: str, handler: Handler) -> Handler:
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await _authenticate(request)
         request[PRINCIPAL] = who
-        rate = request.app[SITE].rates.count(who)
+        rate = await request.app[SITE].rates.count(who)
         if rate is not None:
             request[RATE] = rate
             rate.require()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from spool.policy import Policy
     from spool.ports import Clock, Index, LabelledStore
     from spool.protocol.resumable import Dialect
-    from spool.rates import Rates
+    from spool.rates import Counter
     from spool.resumption import Resumption
     from spool.units import Network
 
@@ -104,7 +104,7 @@ class Site:
     clock: Clock
     allowance: Allowance
     """What a principal is allowed for whom nothing else is set."""
-    rates: Rates
+    rates: Counter
     addresses: Addresses
     accel_location: str | None
     """Where nginx keeps the blobs for X-Accel-Redirect; None to send the bytes ourselves."""

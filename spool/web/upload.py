@@ -26,10 +26,10 @@ from spool.web.site import SITE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from spool.admission import Reservation
     from spool.model import Answer, File, Upload
+    from spool.ports import Hold
 
-    Receive = Callable[[web.Request, Body, Reservation], Awaitable[list[Upload]]]
+    Receive = Callable[[web.Request, Body, Hold], Awaitable[list[Upload]]]
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ async def _store(request: web.Request, receive: Receive, max_size: int) -> list[
     draft = _draft_answer(request)
     with ExitStack() as held:
         if draft is not None:
-            held.enter_context(site.idempotency.running(draft))
+            held.enter_context(await site.idempotency.running(draft))
             if earlier := await site.idempotency.earlier(draft):
                 return list(earlier.files)
         reservation = held.enter_context(await site.ingest.admit(who, request.content_length))
@@ -127,7 +127,7 @@ def _fingerprint(request: web.Request) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def _receive_body(request: web.Request, body: Body, reservation: Reservation) -> list[Upload]:
+async def _receive_body(request: web.Request, body: Body, reservation: Hold) -> list[Upload]:
     site = request.app[SITE]
     fields = Fields(site.limits)
     for name, value in request.query.items():

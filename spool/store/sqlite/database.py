@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import StorageFull, Unavailable
 from spool.store.batch import Batcher
-from spool.store.sqlite.connection import connect, create, migrate, overwrite, snapshot, transaction, translated
+from spool.store.sqlite.connection import (
+    change,
+    connect,
+    create,
+    migrate,
+    overwrite,
+    snapshot,
+    transaction,
+    translated,
+)
+from spool.store.sqlite.queue import Queue
 from spool.store.sqlite.reserve import Reserve
 
 if TYPE_CHECKING:
@@ -26,21 +37,27 @@ R = TypeVar("R")
 _READERS = 3  # threads; a slow listing must not hold up the rest
 
 
-async def open_database(path: Path, connected: Callable[[Connection], object]) -> Database:
+async def open_database(path: Path, connected: Callable[[Connection], object], *, shared: bool = False) -> Database:
     """The database at `path`, made if need be. `connected` is shown every connection. Raises as `open_sqlite` does."""
     writer, *readers = await asyncio.to_thread(_open, path)
     for connection in (writer, *readers):
         connected(connection)
     reserve = Reserve(path.with_name(f"{path.name}-reserve"))
     await asyncio.to_thread(reserve.keep)
-    return Database(writer, readers, reserve)
+    with translated():
+        queue = await asyncio.to_thread(Queue, path.with_name(f"{path.name}-queue")) if shared else None
+    return Database(writer, readers, reserve, queue)
 
 
 class Database:
     """Owns the connections: the writer, and one for each thread that reads."""
 
-    def __init__(self, writer: Connection, readers: Sequence[Connection], reserve: Reserve) -> None:
+    def __init__(
+        self, writer: Connection, readers: Sequence[Connection], reserve: Reserve, queue: Queue | None = None
+    ) -> None:
+        """With a `queue`, other processes of this server write, too."""
         self._reserve = reserve
+        self._queue = queue
         self._closed = False
         self._writer = writer
         self._doubtful = False
@@ -87,7 +104,9 @@ class Database:
 
     async def be_certain(self) -> None:
         """No commit that failed can come back after a crash."""
-        if self._doubtful:
+        if self._queue is not None:  # it may be another process's, or that of one that was killed
+            await self.write(change)
+        elif self._doubtful:
             await self.write(lambda _: None)
 
     async def set_aside(self) -> None:
@@ -100,7 +119,7 @@ class Database:
         return self._reserve.owed
 
     def _flush(self, lot: Sequence[Operation]) -> list[object]:
-        with translated():
+        with translated(), contextlib.nullcontext() if self._queue is None else self._queue.turn():
             if self._doubtful:
                 overwrite(self._writer)
             self._doubtful = True
@@ -123,6 +142,8 @@ class Database:
         while not self._readers.empty():
             self._readers.get().close()
         self._writer.close()  # the last one: it may write, so it clears the log away
+        if self._queue is not None:
+            self._queue.close()
 
 
 def _open(path: Path) -> list[Connection]:

@@ -1,0 +1,140 @@
+"""The office's side: what is counted once, and what each worker holds of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from spool.crew.channel import open_channel
+from spool.errors import Unavailable
+from spool.model import Allowance, Key, Principal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+
+    from spool.admission import Admission, Reservation
+    from spool.crew.channel import Asks, Channel, Notes
+    from spool.ports import Turns
+    from spool.rates import Rates
+
+ALLOWANCE: Final = tuple(field.name for field in fields(Allowance))
+"""In the order in which an allowance is told."""
+
+
+class Counted(NamedTuple):
+    """What is counted once, however many processes serve."""
+
+    admission: Admission
+    rates: Rates
+    turns: Turns
+
+
+class Office:
+    """Serves workers, each over a channel of its own."""
+
+    def __init__(self, counted: Counted) -> None:
+        self._counted = counted
+        self._desks: set[_Desk] = set()
+
+    async def serve(self, end: socket, ready: Callable[[int], None]) -> None:
+        """Serves a worker until it is gone, and lets go of what it held.
+
+        `ready` is told, once it answers requests, how many connections it takes.
+        """
+        desk, gone = _Desk(self._counted, ready), asyncio.Event()
+        desk.channel = await open_channel(end, desk.asks, desk.notes, gone.set)
+        self._desks.add(desk)
+        try:
+            await gone.wait()
+        finally:
+            self._desks.discard(desk)
+            desk.channel.close()
+            desk.let_go_of_all()
+
+    async def active_keys(self) -> frozenset[Key]:
+        """Keys of blobs that are on their way in any worker. Those of a worker that is gone are on no way."""
+        answers = await asyncio.gather(*(desk.active_keys() for desk in self._desks))
+        return frozenset().union(*answers)
+
+
+class _Desk:
+    """What one worker holds, by the numbers that it gave."""
+
+    def __init__(self, counted: Counted, ready: Callable[[int], None]) -> None:
+        self.channel: Channel
+        self._admission, self._rates, self._turns = counted
+        self._reservations: dict[int, Reservation] = {}
+        self._turns_held: dict[int, Callable[[], None]] = {}
+        self.asks: Asks = {
+            "admit": self._admit,
+            "take": self._take,
+            "add_file": self._add_file,
+            "count": self._count,
+            "turn": self._turn,
+            "try_turn": self._try_turn,
+        }
+        self.notes: Notes = {
+            "ready": ready,
+            "taken": self._taken,
+            "recorded": self._recorded,
+            "release": self._release,
+            "let_go": self._let_go,
+        }
+
+    async def active_keys(self) -> list[Key]:
+        try:
+            keys: list[Key] = await self.channel.ask("active")
+        except Unavailable:
+            return []
+        return keys
+
+    def let_go_of_all(self) -> None:
+        """The worker is gone. Whoever asks in its name now is cancelled."""
+        for number in list(self._reservations):
+            self._release(number)
+        for number in list(self._turns_held):
+            self._let_go(number)
+
+    async def _admit(self, number: int, name: str, allowance: list[int], size: int | None, files: int) -> int:
+        reservation = await self._admission.admit(_principal(name, allowance), size, files)
+        self._reservations[number] = reservation
+        return reservation.ahead
+
+    async def _take(self, number: int, size: int) -> int:
+        reservation = self._reservations[number]
+        await reservation.take(size)
+        return reservation.ahead
+
+    async def _add_file(self, number: int) -> None:
+        await self._reservations[number].add_file()
+
+    def _taken(self, number: int, size: int) -> None:
+        self._reservations[number].taken(size)
+
+    def _recorded(self, number: int) -> None:
+        self._reservations[number].recorded()
+
+    def _release(self, number: int) -> None:
+        self._admission.release(self._reservations.pop(number))
+
+    async def _count(self, name: str, allowance: list[int]) -> list[object] | None:
+        rate = await self._rates.count(_principal(name, allowance))
+        return None if rate is None else [rate.limit, rate.remaining, rate.reset, rate.exceeded]
+
+    async def _turn(self, number: int, name: str) -> None:
+        self._turns_held[number] = await self._turns.take(name, lambda: self.channel.tell("stop", number))
+
+    async def _try_turn(self, number: int, name: str) -> bool:
+        let_go = await self._turns.try_take(name)
+        if let_go is not None:
+            self._turns_held[number] = let_go
+        return let_go is not None
+
+    def _let_go(self, number: int) -> None:
+        self._turns_held.pop(number)()
+
+
+def _principal(name: str, allowance: list[int]) -> Principal:
+    return Principal(name, frozenset(), Allowance(**dict(zip(ALLOWANCE, allowance, strict=True))))

@@ -1,0 +1,203 @@
+"""The worker's side: what is counted at the office, as the ports have it.
+
+What is asked for is kept even if its caller is cancelled meanwhile, and is then given back: only the office knows in
+which order things happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+from spool.crew.channel import open_channel
+from spool.crew.office import ALLOWANCE
+from spool.rates import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from socket import socket
+
+    from spool import ports, rates
+    from spool.crew.channel import Channel
+    from spool.model import Allowance, Key, Principal
+
+
+class Worker:
+    """This process's part in the crew. Made by `join`."""
+
+    def __init__(self) -> None:
+        self._channel: Channel
+        self._active: Callable[[], Collection[Key]] = tuple
+        self.turns = RemoteTurns(self)
+        self.ledger = RemoteLedger(self)
+        self.rates = RemoteCounter(self)
+        self._numbers = count(1)
+
+    async def join(self, end: socket, orphaned: Callable[[], None]) -> None:
+        """The office is there, at the other end. `orphaned` is called when it is gone."""
+        asks, notes = {"active": self._tell_active}, {"stop": self.turns.stop}
+        self._channel = await open_channel(end, asks, notes, orphaned)
+
+    def serve(self, active: Callable[[], Collection[Key]], connections: int) -> None:
+        """This worker answers requests from now on, over so many connections.
+
+        `active` tells the keys of blobs that are on their way.
+        """
+        self._active = active
+        self.tell("ready", connections)
+
+    async def _tell_active(self) -> list[Key]:
+        return list(self._active())
+
+    def tell(self, verb: str, *values: object) -> None:
+        """A note to the office."""
+        self._channel.tell(verb, *values)
+
+    async def ask(self, verb: str, *values: object) -> Any:  # noqa: ANN401  # each verb has its own
+        """What the office answers."""
+        return await self._channel.ask(verb, *values)
+
+    def number(self) -> int:
+        """One under which nothing was asked for before."""
+        return next(self._numbers)
+
+    async def obtain(self, number: int, verb: str, give_back: str, *values: object) -> Any:  # noqa: ANN401
+        """What the office answers when it gives something under our number; given back if the caller is cancelled."""
+        answer = self._channel.ask(verb, number, *values)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(partial(self._give_back, give_back, number))
+            raise
+
+    def _give_back(self, verb: str, number: int, answer: asyncio.Future[Any]) -> None:
+        given = not answer.cancelled() and answer.exception() is None and answer.result() is not False
+        if given:
+            self.tell(verb, number)
+
+
+class RemoteTurns:
+    """The turns that the office gives out."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._mine: dict[int, tuple[str, Callable[[], None]]] = {}
+        """By number: the name, and how its turn is stopped. Also what is only asked for: it may be stopped before."""
+
+    async def take(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
+        number = self._worker.number()
+        self._mine[number] = name, stop
+        try:
+            await self._worker.obtain(number, "turn", "let_go", name)
+        except BaseException:
+            del self._mine[number]
+            raise
+        return partial(self._let_go, number)
+
+    async def try_take(self, name: str) -> Callable[[], None] | None:
+        number = self._worker.number()
+        if not await self._worker.obtain(number, "try_turn", "let_go", name):
+            return None
+        self._mine[number] = name, _go_on
+        return partial(self._let_go, number)
+
+    def taken(self, name: str) -> bool:
+        return any(mine == name for mine, _ in self._mine.values())
+
+    def stop(self, number: int) -> None:
+        """The turn is to end soon, if it has not ended by now."""
+        if number in self._mine:
+            self._mine[number][1]()
+
+    def _let_go(self, number: int) -> None:
+        if self._mine.pop(number, None) is not None:
+            self._worker.tell("let_go", number)
+
+
+def _go_on() -> None:
+    """Nobody stops who took what others do not wait for."""
+
+
+class RemoteLedger:
+    """The ledger that the office keeps."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._running: set[int] = set()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def admit(self, who: Principal, size: int | None, files: int = 1) -> RemoteHold:
+        number = self._worker.number()
+        values = who.name, _told(who.allowance), size, files
+        ahead = await self._worker.obtain(number, "admit", "release", *values)
+        self._running.add(number)
+        return RemoteHold(self._worker, number, ahead, self._running)
+
+
+class RemoteHold:
+    """A reservation at the office."""
+
+    def __init__(self, worker: Worker, number: int, ahead: int, running: set[int]) -> None:
+        self._worker = worker
+        self._number = number
+        self._ahead = ahead
+        self._running = running
+        self._untold = 0
+
+    async def take(self, size: int) -> None:
+        self._tell_taken()
+        if size > self._ahead:
+            self._ahead = await self._worker.ask("take", self._number, size)
+        else:
+            self._ahead -= size
+            self._untold = size
+
+    async def add_file(self) -> None:
+        await self._worker.ask("add_file", self._number)
+
+    def recorded(self) -> None:
+        self._tell_taken()
+        self._worker.tell("recorded", self._number)
+
+    def _tell_taken(self) -> None:
+        """One batch late: what is released soon after comes to the same, and small uploads need no note for it."""
+        if self._untold:
+            self._worker.tell("taken", self._number, self._untold)
+            self._untold = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._number in self._running:
+            self._running.remove(self._number)
+            self._worker.tell("release", self._number)
+
+
+class RemoteCounter:
+    """The office's count of requests."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def count(self, who: Principal) -> Rate | None:
+        if not who.allowance.requests_per_minute:
+            return None
+        rate = await self._worker.ask("count", who.name, _told(who.allowance))
+        return None if rate is None else Rate(*rate)
+
+
+def _told(allowance: Allowance) -> list[int]:
+    return [getattr(allowance, name) for name in ALLOWANCE]
+
+
+if TYPE_CHECKING:
+    _turns: type[ports.Turns] = RemoteTurns
+    _ledger: type[ports.Ledger] = RemoteLedger
+    _hold: type[ports.Hold] = RemoteHold
+    _counter: type[rates.Counter] = RemoteCounter

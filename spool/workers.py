@@ -1,0 +1,221 @@
+"""`spool serve --workers N`: N processes that answer requests, and this one, the office, that answers none.
+
+The office binds the sockets, owns the directory, counts what is counted once, runs the background steps, and starts
+workers, also in the place of one that ended. A worker gets descriptors of the sockets and of the directory's lock: so
+connections wait in one queue, whichever worker is there to take them, and nobody else owns the directory while one of
+the workers may still write to it. A worker ends with the office.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE
+from contextlib import ExitStack, closing, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from spool import logs, serve
+from spool.crew.office import Office
+from spool.crew.worker import Worker
+from spool.errors import SpoolError
+from spool.serve import Busy
+from spool.sniff import MagicSniffer
+from spool.upkeep import upkeep
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import Callable, Sequence
+
+    from spool.config import Config
+
+_log = logging.getLogger(__name__)
+
+_SETTLED: Final = 5.0
+"""Seconds after which a worker that ends has served well."""
+_PAUSES: Final = (0.1, 5.0)
+"""Seconds before a worker that ended is replaced: the least, and the most if it happens again and again."""
+_TRIES: Final = 5
+"""Workers that may end in a row before one of them serves."""
+_DEADLINE: Final = 60.0
+"""Seconds beyond the grace in which a worker that drains has to end: commits are given 30."""
+
+
+async def run(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start, or not go on."""
+    stop = serve.prepare()
+    async with serve.own_site(config, shared=True) as (site, counted, lock):
+        with ExitStack() as bound:
+            sockets = await _listen(config, bound)
+            inherited = [*(each.fileno() for each in sockets), lock]
+            office = Office(counted)
+            crew = _Crew(config, office, inherited, lambda most: serve.log_start(config, map(_address, sockets), most))
+            async with upkeep(config.storage, site, counted.rates, office.active_keys):
+                await crew.serve(stop, bound.close)
+    _log.info("server.stopped")
+
+
+class _Listener(socket.socket):
+    """A socket that keeps its queue: asyncio would give it one as long as the number of connections it takes a time."""
+
+    def listen(self, backlog: int = serve.BACKLOG, /) -> None:  # noqa: ARG002
+        super().listen(serve.BACKLOG)
+
+
+async def _listen(config: Config, bound: ExitStack) -> list[socket.socket]:
+    """Sockets on which connections wait for whoever takes them, until `bound` is closed. Raises Busy."""
+    loop, server = asyncio.get_running_loop(), config.server
+    try:
+        if server.unix:
+            made = await loop.create_unix_server(asyncio.Protocol, server.unix, start_serving=False)
+            os.chmod(server.unix, 0o660)  # noqa: PTH101  # before it listens
+        else:
+            made = await loop.create_server(asyncio.Protocol, server.host, server.port, start_serving=False)
+        bound.callback(made.close)
+        sockets = [bound.enter_context(each.dup()) for each in made.sockets]
+        for each in sockets:
+            each.listen(serve.BACKLOG)
+    except OSError as error:
+        raise serve.cannot_listen(config, error) from error
+    return sockets
+
+
+def _address(bound: socket.socket) -> tuple[str, int] | str:
+    address: tuple[str, int] | str = bound.getsockname()
+    return address
+
+
+class _Crew:
+    """The worker processes."""
+
+    def __init__(
+        self, config: Config, office: Office, inherited: Sequence[int], complete: Callable[[int], None]
+    ) -> None:
+        """`inherited` are the sockets' descriptors, and the lock's. `complete` is told the connections of all."""
+        self._config = config
+        self._office = office
+        self._inherited = inherited
+        self._complete = complete
+        self._stop = asyncio.Event()
+        self._processes: set[Process] = set()
+        self._connections: list[int] = []
+        """What each worker takes that has begun to serve, ever."""
+
+    async def serve(self, stop: asyncio.Event, close: Callable[[], None]) -> None:
+        """Workers serve until `stop`, and drain; `close` closes the sockets. Raises Busy if none can be started."""
+        seats = [asyncio.ensure_future(self._fill_seat()) for _ in range(self._config.server.workers)]
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait([stopping, *seats], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            self._stop.set()
+            self._signal(signal.SIGTERM)
+            close()
+            await asyncio.wait(seats, timeout=self._config.server.shutdown_grace.total_seconds() + _DEADLINE)
+            self._signal(signal.SIGKILL)
+            await asyncio.wait(seats)
+        for seat in seats:
+            seat.result()
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def _fill_seat(self) -> None:
+        """There is a worker until the end, this one or another. Raises Busy if none of them comes to serve."""
+        clock = asyncio.get_running_loop().time
+        failures, pause = 0, 0.0
+        while not self._stop.is_set():
+            since, begun = clock(), len(self._connections)
+            served = await self._run_worker()
+            failures = 0 if served else failures + 1
+            if self._stop.is_set():
+                return
+            if failures == _TRIES or (failures and not begun):
+                raise Busy("a worker cannot start; the log says why")
+            first, longest = _PAUSES
+            pause = first if clock() - since > _SETTLED else min(longest, 2 * pause or first)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause)
+
+    async def _run_worker(self) -> bool:
+        """Runs one to its end; whether it has served."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await self._spawn(theirs.fileno())
+        served: list[int] = []
+
+        def ready(connections: int) -> None:
+            served.append(connections)
+            self._connections.append(connections)
+            if len(self._connections) == self._config.server.workers:
+                self._complete(sum(self._connections))
+
+        await self._office.serve(ours, ready)
+        code = await process.wait()
+        self._processes.discard(process)
+        if not self._stop.is_set():
+            _log.warning("worker.lost", {"pid": process.pid, "code": code})
+        return bool(served)
+
+    async def _spawn(self, end: int) -> Process:
+        """A worker whose end of the socket pair is `end`."""
+        descriptors = [end, *self._inherited]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "spool.workers", *map(str, descriptors)), stdin=PIPE, pass_fds=descriptors
+        )
+        self._processes.add(process)
+        if self._stop.is_set():
+            process.terminate()
+        assert process.stdin is not None
+        process.stdin.write(pickle.dumps(self._config))
+        process.stdin.close()
+        return process
+
+
+async def _work(config: Config, end: socket.socket, sockets: Sequence[socket.socket]) -> None:
+    """A worker: serves until it is told to stop, and drains. Raises SpoolError if it cannot start."""
+    worker = Worker()
+    await worker.join(end, _end_at_once)
+    stop = serve.prepare()
+    counters = serve.Counters(worker.ledger, worker.rates, worker.turns)
+    with closing(MagicSniffer()) as sniffer:
+        async with serve.open_storage(config, shared=True) as (blobs, index):
+            site = await serve.make_site(config, blobs, index, sniffer, counters)
+            await serve.answer(
+                config,
+                site,
+                stop,
+                listen=partial(serve.take_from, sockets),
+                ready=lambda _, most: worker.serve(lambda: site.ingest.active, most),
+                meanwhile=nullcontext(),
+                share=config.server.workers,
+            )
+
+
+def _end_at_once() -> None:
+    """The office is gone, and with it all that it counted: this is a crash, and heals as one."""
+    _log.error("worker.orphaned", {})
+    os._exit(1)
+
+
+def main() -> None:
+    """A worker process, as the office starts it: its descriptors are arguments, its configuration is the input."""
+    end, *listening, _lock = map(int, sys.argv[1:])  # the lock is held as long as it is open
+    config: Config = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own office
+    logs.configure(config.log.format, config.log.level, pid=True)
+    try:
+        asyncio.run(_work(config, socket.socket(fileno=end), [_Listener(fileno=each) for each in listening]))
+    except (serve.Busy, SpoolError) as error:
+        sys.exit(f"spool: {error}")
+
+
+if __name__ == "__main__":
+    main()
