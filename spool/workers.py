@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 _SETTLED: Final = 5.0
 """Seconds after which a worker that ends has served well."""
-_PAUSES: Final = (0.1, 5.0)
+_PAUSES: Final = (0.1, 1.0)
 """Seconds before a worker that ended is replaced: the least, and the most if it happens again and again."""
 _TRIES: Final = 5
 """Workers that may end in a row before one of them serves."""

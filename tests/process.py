@@ -138,13 +138,17 @@ class Server:
         assert match
         return int(match[1]) * 1024
 
-    def descriptors(self) -> list[str]:
-        """What the process has open."""
-        found = []
-        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+    def workers(self) -> list[int]:
+        """The processes that answer requests, if there are several."""
+        found: list[str] = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
             with suppress(FileNotFoundError):
-                found.append(str(descriptor.readlink()))
-        return found
+                found += (task / "children").read_text("ascii").split()
+        return [int(pid) for pid in found]
+
+    def descriptors(self) -> list[str]:
+        """What the process has open, and its workers."""
+        return [target for pid in (self.pid, *self.workers()) for target in descriptors(pid)]
 
     def has_read(self, client: socket.socket) -> bool:
         """Whether nothing that this client sent still waits to be read."""
@@ -198,6 +202,16 @@ class Server:
     def __exit__(self, *_: object) -> None:
         if self.running:
             self.kill()
+
+
+def descriptors(pid: int) -> list[str]:
+    """What this process has open; nothing if it is gone."""
+    found = []
+    with suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(descriptor.readlink()))
+    return found
 
 
 @dataclass(frozen=True)
