@@ -15,8 +15,8 @@ from tests.crash.test_terminate import KINDS, upload_until_stopped
 from tests.crash.uploader import Uploader
 from tests.process import EFFORT, Server, eventually
 
-KILLS = 6 * EFFORT
-OFFICES = 3 * EFFORT
+KILLS = 4 * EFFORT
+OFFICES = 2 * EFFORT
 STOPS = 2 * EFFORT
 LATEST = 0.3  # seconds after the uploads have begun
 ENV = {
