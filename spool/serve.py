@@ -61,6 +61,8 @@ _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
+_LOOK_AGAIN: Final = 0.1
+"""Seconds in which uploads may be admitted by one look at the disk: others may take of it meanwhile."""
 BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted."""
 _ACCEPTS: Final = 1
@@ -118,7 +120,8 @@ async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) ->
     limits = config.limits
     rates = Rates(index, now)
     await rates.restore()
-    return Counted(Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage), rates, Turns())
+    capacity = Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN)
+    return Counted(Admission(capacity, free, index.usage), rates, Turns())
 
 
 def _make_ingest(  # noqa: PLR0913, PLR0917
@@ -133,6 +136,7 @@ def _make_ingest(  # noqa: PLR0913, PLR0917
         admission=ledger,
         clock=now,
         dedupe=config.storage.dedupe,
+        inline_max=config.storage.inline_max,
     )
 
 

@@ -70,6 +70,7 @@ class _Desk:
         self.asks: Asks = {
             "admit": self._admit,
             "take": self._take,
+            "hold": self._hold,
             "add_file": self._add_file,
             "count": self._count,
             "turn": self._turn,
@@ -78,6 +79,7 @@ class _Desk:
         self.notes: Notes = {
             "ready": ready,
             "taken": self._taken,
+            "held": self._held,
             "recorded": self._recorded,
             "release": self._release,
             "let_go": self._let_go,
@@ -107,11 +109,19 @@ class _Desk:
         await reservation.take(size)
         return reservation.ahead
 
+    async def _hold(self, number: int, size: int) -> int:
+        reservation = self._reservations[number]
+        await reservation.hold(size)
+        return reservation.ahead
+
     async def _add_file(self, number: int) -> None:
         await self._reservations[number].add_file()
 
     def _taken(self, number: int, size: int) -> None:
         self._reservations[number].taken(size)
+
+    def _held(self, number: int, size: int) -> None:
+        self._reservations[number].held(size)
 
     def _recorded(self, number: int) -> None:
         self._reservations[number].recorded()

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
+from spool.admission import MOST_HELD
 from spool.crew.channel import open_channel
 from spool.crew.office import ALLOWANCE
 from spool.rates import Rate
@@ -147,28 +148,41 @@ class RemoteHold:
         self._number = number
         self._ahead = ahead
         self._running = running
-        self._untold = 0
+        self._held = 0
+        self._untold: list[tuple[str, int]] = []
+        """Notes that are not told yet: what is released soon comes to the same without them, as most uploads are."""
 
     async def take(self, size: int) -> None:
-        self._tell_taken()
+        self._tell()
+        await self._draw("take", "taken", size)
+
+    async def hold(self, size: int) -> bool:
+        if self._held + size > MOST_HELD:
+            return False
+        await self._draw("hold", "held", size)
+        self._held += size
+        return True
+
+    async def _draw(self, ask: str, note: str, size: int) -> None:
         if size > self._ahead:
-            self._ahead = await self._worker.ask("take", self._number, size)
+            self._tell()
+            self._ahead = await self._worker.ask(ask, self._number, size)
         else:
             self._ahead -= size
-            self._untold = size
+            self._untold.append((note, size))
 
     async def add_file(self) -> None:
+        self._tell()
         await self._worker.ask("add_file", self._number)
 
     def recorded(self) -> None:
-        self._tell_taken()
+        self._tell()
         self._worker.tell("recorded", self._number)
 
-    def _tell_taken(self) -> None:
-        """One batch late: what is released soon after comes to the same, and small uploads need no note for it."""
-        if self._untold:
-            self._worker.tell("taken", self._number, self._untold)
-            self._untold = 0
+    def _tell(self) -> None:
+        for note, size in self._untold:
+            self._worker.tell(note, self._number, size)
+        self._untold.clear()
 
     def __enter__(self) -> Self:
         return self
