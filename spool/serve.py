@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
-    from socket import socket
 
     from spool import ports
     from spool.config import Config
@@ -257,14 +256,15 @@ async def answer(  # noqa: PLR0913  # the two composition roots name each of the
     site: Site,
     stop: asyncio.Event,
     *,
-    listen: Callable[[Runner], Awaitable[None]],
+    listen: Callable[[Runner], Awaitable[Callable[[], Awaitable[None]]]],
     ready: Callable[[Runner, int], None],
     meanwhile: AbstractAsyncContextManager[None],
     share: int = 1,
 ) -> None:
     """Answers requests until `stop`, then drains. Takes one `share`-th of the connections.
 
-    `ready` is told how many those are, once `listen` has begun to take some; from then on `meanwhile` is entered.
+    `ready` is told how many those are, once `listen` has begun to take some; from then on `meanwhile` is entered. What
+    `listen` returns ends it.
     """
     crowd, most = _make_crowd(max(1, config.limits.max_connections // share))
     runner = Runner(
@@ -282,32 +282,25 @@ async def answer(  # noqa: PLR0913  # the two composition roots name each of the
     )
     await runner.setup()
     try:
-        await listen(runner)
+        close = await listen(runner)
         ready(runner, most)
         async with meanwhile:
             await stop.wait()
-            await _drain(config, site, runner)
+            await _drain(config, site, close)
     finally:
         await runner.cleanup()
 
 
-async def _drain(config: Config, site: Site, runner: Runner) -> None:
+async def _drain(config: Config, site: Site, close: Callable[[], Awaitable[None]]) -> None:
     """First of all this: aiohttp's own clean-up would throw away what clients still send."""
     grace = config.server.shutdown_grace.total_seconds()
     _log.info("server.draining", {"grace": grace})
-    for listener in runner.sites:
-        await listener.stop()
+    await close()
     if not await site.traffic.drain(grace):
         _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
 
 
-async def take_from(sockets: Sequence[socket], runner: Runner) -> None:
-    """Takes connections from sockets that listen, beside other processes."""
-    for listening in sockets:
-        await web.SockSite(runner, listening, backlog=_ACCEPTS).start()
-
-
-async def _listen(config: Config, runner: Runner) -> None:
+async def _listen(config: Config, runner: Runner) -> Callable[[], Awaitable[None]]:
     server = config.server
     try:
         if server.unix:
@@ -322,6 +315,7 @@ async def _listen(config: Config, runner: Runner) -> None:
     for listener in site._server.sockets:  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
         with listener.dup() as kernels:
             kernels.listen(BACKLOG)  # asyncio takes one number for both
+    return site.stop
 
 
 def cannot_listen(config: Config, error: OSError) -> Busy:

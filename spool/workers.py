@@ -1,9 +1,8 @@
 """`spool serve --workers N`: N processes that answer requests, and this one, the office, that answers none.
 
-The office binds the sockets, owns the directory, counts what is counted once, runs the background steps, and starts
-workers, also in the place of one that ended. A worker gets descriptors of the sockets and of the directory's lock: so
-connections wait in one queue, whichever worker is there to take them, and nobody else owns the directory while one of
-the workers may still write to it. A worker ends with the office.
+The office takes connections and deals them out, owns the directory, counts what is counted once, runs the background
+steps, and starts workers, also in the place of one that ended. A worker has a descriptor of the directory's lock, so
+that nobody else owns the directory while one of them may still write to it. A worker ends with the office.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from spool import logs, serve
+from spool.crew.dealer import Dealer, Hand, deal_pair
 from spool.crew.office import Office
 from spool.crew.worker import Worker
 from spool.errors import SpoolError
@@ -30,9 +30,10 @@ from spool.upkeep import upkeep
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from spool.config import Config
+    from spool.web.connection import Runner
 
 _log = logging.getLogger(__name__)
 
@@ -52,19 +53,14 @@ async def run(config: Config) -> None:
     async with serve.own_site(config, shared=True) as (site, counted, lock):
         with ExitStack() as bound:
             sockets = await _listen(config, bound)
-            inherited = [*(each.fileno() for each in sockets), lock]
-            office = Office(counted)
-            crew = _Crew(config, office, inherited, lambda most: serve.log_start(config, map(_address, sockets), most))
+            office, dealer = Office(counted), Dealer(sockets)
+            bound.callback(dealer.close)
+            crew = _Crew(
+                config, office, dealer, lock, lambda most: serve.log_start(config, map(_address, sockets), most)
+            )
             async with upkeep(config.storage, site, counted.rates, office.active_keys):
                 await crew.serve(stop, bound.close)
     _log.info("server.stopped")
-
-
-class _Listener(socket.socket):
-    """A socket that keeps its queue: asyncio would give it one as long as the number of connections it takes a time."""
-
-    def listen(self, backlog: int = serve.BACKLOG, /) -> None:  # noqa: ARG002
-        super().listen(serve.BACKLOG)
 
 
 async def _listen(config: Config, bound: ExitStack) -> list[socket.socket]:
@@ -79,6 +75,7 @@ async def _listen(config: Config, bound: ExitStack) -> list[socket.socket]:
         bound.callback(made.close)
         sockets = [bound.enter_context(each.dup()) for each in made.sockets]
         for each in sockets:
+            each.settimeout(0)
             each.listen(serve.BACKLOG)
     except OSError as error:
         raise serve.cannot_listen(config, error) from error
@@ -94,12 +91,13 @@ class _Crew:
     """The worker processes."""
 
     def __init__(
-        self, config: Config, office: Office, inherited: Sequence[int], complete: Callable[[int], None]
+        self, config: Config, office: Office, dealer: Dealer, lock: int, complete: Callable[[int], None]
     ) -> None:
-        """`inherited` are the sockets' descriptors, and the lock's. `complete` is told the connections of all."""
+        """Workers inherit the descriptor `lock`. `complete` is told how many connections all of them take."""
         self._config = config
         self._office = office
-        self._inherited = inherited
+        self._dealer = dealer
+        self._lock = lock
         self._complete = complete
         self._stop = asyncio.Event()
         self._processes: set[Process] = set()
@@ -147,27 +145,28 @@ class _Crew:
 
     async def _run_worker(self) -> bool:
         """Runs one to its end; whether it has served."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await self._spawn(theirs.fileno())
+        (ours, theirs), (deal, hand) = socket.socketpair(), deal_pair()
+        with theirs, hand:
+            process = await self._spawn(theirs.fileno(), hand.fileno(), self._lock)
         served: list[int] = []
 
         def ready(connections: int) -> None:
             served.append(connections)
             self._connections.append(connections)
+            self._dealer.seat(deal)
             if len(self._connections) == self._config.server.workers:
                 self._complete(sum(self._connections))
 
-        await self._office.serve(ours, ready)
+        with deal:
+            await self._office.serve(ours, ready, partial(self._dealer.unseat, deal))
+            self._dealer.unseat(deal)
         code = await process.wait()
         self._processes.discard(process)
         if not self._stop.is_set():
             _log.warning("worker.lost", {"pid": process.pid, "code": code})
         return bool(served)
 
-    async def _spawn(self, end: int) -> Process:
-        """A worker whose end of the socket pair is `end`."""
-        descriptors = [end, *self._inherited]
+    async def _spawn(self, *descriptors: int) -> Process:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "spool.workers", *map(str, descriptors)), stdin=PIPE, pass_fds=descriptors
         )
@@ -180,7 +179,7 @@ class _Crew:
         return process
 
 
-async def _work(config: Config, end: socket.socket, sockets: Sequence[socket.socket]) -> None:
+async def _work(config: Config, end: socket.socket, hand: socket.socket) -> None:
     """A worker: serves until it is told to stop, and drains. Raises SpoolError if it cannot start."""
     worker = Worker()
     await worker.join(end, _end_at_once)
@@ -193,11 +192,22 @@ async def _work(config: Config, end: socket.socket, sockets: Sequence[socket.soc
                 config,
                 site,
                 stop,
-                listen=partial(serve.take_from, sockets),
+                listen=partial(_take_from, hand, worker),
                 ready=lambda _, most: worker.serve(lambda: site.ingest.active, most),
                 meanwhile=nullcontext(),
                 share=config.server.workers,
             )
+
+
+async def _take_from(end: socket.socket, worker: Worker, runner: Runner) -> Callable[[], Awaitable[None]]:
+    assert runner.server is not None
+    hand = Hand(end, runner.server)
+
+    async def close() -> None:
+        await worker.leave()
+        hand.close()
+
+    return close
 
 
 def _end_at_once() -> None:
@@ -208,11 +218,11 @@ def _end_at_once() -> None:
 
 def main() -> None:
     """A worker process, as the office starts it: its descriptors are arguments, its configuration is the input."""
-    end, *listening, _lock = map(int, sys.argv[1:])  # the lock is held as long as it is open
+    end, hand, _lock = map(int, sys.argv[1:])  # the lock is held as long as it is open
     config: Config = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own office
     logs.configure(config.log.format, config.log.level, pid=True)
     try:
-        asyncio.run(_work(config, socket.socket(fileno=end), [_Listener(fileno=each) for each in listening]))
+        asyncio.run(_work(config, socket.socket(fileno=end), socket.socket(fileno=hand)))
     except (serve.Busy, SpoolError) as error:
         sys.exit(f"spool: {error}")
 

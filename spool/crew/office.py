@@ -38,12 +38,12 @@ class Office:
         self._counted = counted
         self._desks: set[_Desk] = set()
 
-    async def serve(self, end: socket, ready: Callable[[int], None]) -> None:
+    async def serve(self, end: socket, ready: Callable[[int], None], leave: Callable[[], None]) -> None:
         """Serves a worker until it is gone, and lets go of what it held.
 
-        `ready` is told, once it answers requests, how many connections it takes.
+        `ready` is told, once it answers requests, how many connections it takes; `leave`, when it takes no more.
         """
-        desk, gone = _Desk(self._counted, ready), asyncio.Event()
+        desk, gone = _Desk(self._counted, ready, leave), asyncio.Event()
         desk.channel = await open_channel(end, desk.asks, desk.notes, gone.set)
         self._desks.add(desk)
         try:
@@ -62,7 +62,8 @@ class Office:
 class _Desk:
     """What one worker holds, by the numbers that it gave."""
 
-    def __init__(self, counted: Counted, ready: Callable[[int], None]) -> None:
+    def __init__(self, counted: Counted, ready: Callable[[int], None], leave: Callable[[], None]) -> None:
+        self._leave = leave
         self.channel: Channel
         self._admission, self._rates, self._turns = counted
         self._reservations: dict[int, Reservation] = {}
@@ -75,6 +76,7 @@ class _Desk:
             "count": self._count,
             "turn": self._turn,
             "try_turn": self._try_turn,
+            "leave": self._take_leave,
         }
         self.notes: Notes = {
             "ready": ready,
@@ -141,6 +143,9 @@ class _Desk:
         if let_go is not None:
             self._turns_held[number] = let_go
         return let_go is not None
+
+    async def _take_leave(self) -> None:
+        self._leave()
 
     def _let_go(self, number: int) -> None:
         self._turns_held.pop(number)()

@@ -7,6 +7,7 @@ which order things happened.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from spool.admission import MOST_HELD
 from spool.crew.channel import open_channel
 from spool.crew.office import ALLOWANCE
+from spool.errors import Unavailable
 from spool.rates import Rate
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class Worker:
         """
         self._active = active
         self.tell("ready", connections)
+
+    async def leave(self) -> None:
+        """This worker is dealt no more connections."""
+        with suppress(Unavailable):  # then by nobody
+            await self.ask("leave")
 
     async def _tell_active(self) -> list[Key]:
         return list(self._active())

@@ -43,7 +43,7 @@ class Bench:
 
     async def hire(self, *active: Key) -> Worker:
         ours, theirs = socket.socketpair()
-        self.serving.append(asyncio.ensure_future(self.office.serve(ours, self.connections.append)))
+        self.serving.append(asyncio.ensure_future(self.office.serve(ours, self.connections.append, lambda: None)))
         worker = Worker()
         await worker.join(theirs, lambda: self.orphaned.append(worker))
         worker.serve(lambda: active, 7)

@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,38 +43,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def stopped(pid: int) -> bool:
-    """Whether it takes no connection: it was sent SIGSTOP, or is gone."""
-    try:
-        return re.search(r"\nState:\t[TZX]", Path(f"/proc/{pid}/status").read_text("ascii")) is not None
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def connect(server: Server, worker: int) -> socket.socket:
-    """A connection that this worker has taken: nobody else could."""
-    others = [pid for pid in server.workers() if pid != worker]
-    send(signal.SIGSTOP, others)
-    try:
-        eventually(lambda: all(map(stopped, others)))
+    """A connection that this worker has."""
+    for _ in range(20):
         connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-        eventually(lambda: f"socket:[{inode(server, connection)}]" in descriptors(worker))
-    finally:
-        send(signal.SIGCONT, others)
-    return connection
+        if eventually(partial(holder, server, connection)) == worker:
+            return connection
+        connection.close()
+    raise AssertionError(f"no connection came to {worker}")
 
 
-def send(number: int, pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+GONE = -1
 
 
-def inode(server: Server, client: socket.socket) -> str:
-    """Of the server's end; 0 until it is taken."""
-    ends = f"0100007F:{server.port:04X} 0100007F:{client.getsockname()[1]:04X}"
-    match = re.search(rf"{ends}(?: +\S+){{6}} +(\d+)", Path("/proc/net/tcp").read_text("ascii"))
-    return match[1] if match else "0"
+def holder(server: Server, connection: socket.socket) -> int | None:
+    """The worker that has the connection, once one has; GONE if it went with a worker that was killed."""
+    ends = f"0100007F:{server.port:04X} 0100007F:{connection.getsockname()[1]:04X}"
+    match = re.search(rf"{ends} 01(?: +\S+){{5}} +(\d+)", Path("/proc/net/tcp").read_text("ascii"))
+    if match is None:
+        return GONE
+    sought = f"socket:[{match[1]}]"
+    return next((pid for pid in server.workers() if sought in descriptors(pid)), None)
 
 
 @dataclass
