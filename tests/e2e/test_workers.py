@@ -315,3 +315,16 @@ def test_one_worker_is_one_process(tmp_path: Path) -> None:
         assert record["sha256"] == hashlib.sha256(b"alone").hexdigest()
         assert server.workers() == []
         assert not (server.dir / "index.db-queue").exists()
+
+
+def test_directory_is_not_free_while_a_worker_lives_that_has_lost_its_office(tmp_path: Path) -> None:
+    with two(tmp_path / "spool") as server:
+        one, other = server.workers()
+        os.kill(one, signal.SIGSTOP)
+        server.kill()
+        eventually(lambda: not Path(f"/proc/{other}").exists())
+        command = [sys.executable, "-m", "spool", "serve", "--dir", str(server.dir), "--port", "0"]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr[:21]) == (1, b"spool: another spool ")
+        os.kill(one, signal.SIGKILL)
+        server.start()
