@@ -251,11 +251,12 @@ def test_background_steps_run_once_and_spare_what_workers_receive(tmp_path: Path
     env = {"SPOOL_STORAGE_SWEEP_INTERVAL": "1s", "SPOOL_SERVER_WORKERS": "2", "SPOOL_POLICY_EXPIRE_AFTER": "1s"}
     with without_nameless_files(tmp_path / "spool", env=env) as server:
         connections = [connect(server, pid) for pid in server.workers()]
-        running = [Request(server, connection, "running", 10).begin() for connection in connections]
+        running = [Request(server, connection, "running", 6000 * KIB).begin() for connection in connections]
         assert all(request.admitted() for request in running)
         for request in running:
             request.connection.recv(KIB)
-            request.connection.sendall(bytes(5))
+            request.connection.sendall(bytes(5000 * KIB))  # more than a batch
+        eventually(lambda: server.staged() == 2)
         orphan = server.dir / "incoming" / ("00" * 16)
         stored = {put(server, pid, "expires")[1]["id"] for pid in server.workers() * 2}
         orphan.touch()
@@ -266,7 +267,7 @@ def test_background_steps_run_once_and_spare_what_workers_receive(tmp_path: Path
         swept = [e for e in server.events("file.expired") + server.events("sweep.done") if "pid" in e]
         assert swept == [], "a worker did what the office does"
         for request in running:
-            request.connection.sendall(bytes(5))
+            request.connection.sendall(bytes(1000 * KIB))
             assert read_answer(request.connection)[0] == 201
             request.give_up()
 
