@@ -61,6 +61,7 @@ class Server:
     trusted_proxies: tuple[Network, ...] = _key(NETWORKS, [])
     cors_origins: tuple[str, ...] = _key(LIST, [])
     interim_responses: bool = _key(SWITCH, "true")
+    metrics: str = _key(choice("token", "public"), "token")
     shutdown_grace: timedelta = _key(DURATION, "30s")
 
 

@@ -12,10 +12,12 @@ import hmac
 import logging
 import secrets
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import DigestMismatch, SpoolError
 from spool.labels import to_label
+from spool.metrics import Metrics
 from spool.model import File, FileId, Key, Upload, UploadId
 from spool.policy import file_too_large
 from spool.staging import Stage, batches, new_hashes, new_key
@@ -49,8 +51,10 @@ class Ingest:
         admission: Admission,
         clock: Clock,
         dedupe: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
-        """With `dedupe`, files with equal bytes share a blob."""
+        """With `dedupe`, files with equal bytes share a blob. Durations are counted in `metrics`."""
+        self.metrics = metrics or Metrics()
         self._dedupe = dedupe
         self._blobs = blobs
         self._files = files
@@ -66,6 +70,11 @@ class Ingest:
         """Keys of blobs that are on their way: from before their first byte until after their row."""
         return frozenset(self._active)
 
+    @property
+    def running(self) -> int:
+        """Uploads that run."""
+        return self._admission.running
+
     async def receive(
         self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Reservation
     ) -> Upload:
@@ -74,14 +83,14 @@ class Ingest:
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
         leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
         """
-        now = self._clock()
+        start, now = monotonic(), self._clock()
         grant = self._policy.admit(intent, now)
         key = new_key(now)
         self._active.add(key)
         try:
             writer = await self._blobs.writer(key)
             try:
-                stage = Stage(writer, new_hashes(intent.digests))
+                stage = Stage(writer, new_hashes(intent.digests), self.metrics.sync.observe)
                 media_type = await self._stage(stage, _limited(body, grant.max_size), reservation)
                 staged, digests = await stage.finish()
             finally:
@@ -89,6 +98,7 @@ class Ingest:
         except BaseException:
             await self._drop([key])
             raise
+        self.metrics.stage.observe(monotonic() - start)
         return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
 
     async def admit(self, who: Principal, size: int | None, files: int = 1) -> Reservation:
@@ -126,25 +136,29 @@ class Ingest:
         Raises DigestMismatch, and leaves nothing, if the bytes are not those that an intent claims. After StorageFull
         or Unavailable whether the files are there is unknown. The uploads are used up in every case.
         """
-        keys = [upload.key for upload in uploads]
+        start, keys = monotonic(), [upload.key for upload in uploads]
         try:
             await self._publish(uploads)
         except BaseException:
             await self._drop(keys)
             raise
         try:
-            return await self._record(uploads, answer=answer)
+            files = await self._record(uploads, answer=answer)
         finally:
             self._active.difference_update(keys)
+        self.metrics.commit.observe(monotonic() - start)
+        return files
 
     async def finish(self, upload: Upload, row: Resumable) -> File:
         """The resumable upload is a file, and its row says so. Raises as `commit` does, but keeps the staged bytes."""
+        start = monotonic()
         self._active.add(upload.key)
         try:
             await self._publish([upload])
             (file,) = await self._record([upload], row=row)
         finally:
             self._active.discard(upload.key)
+        self.metrics.commit.observe(monotonic() - start)
         return file
 
     async def _publish(self, uploads: Sequence[Upload]) -> None:

@@ -214,6 +214,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What all principals together keep in the spool."""
+
+    files: int
+    size: int
+    """As the quotas count it: equal files each, and uploads that are not finished with their length."""
+    damaged: int
+    """Files whose bytes a check found damaged."""
+    uploads: int
+    """Resumable uploads that are not finished."""
+    staged: int
+    """Bytes of these that are here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Override:
     """What an operator has set for one principal; None where it is as for everyone, 0 where there is no limit."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Staged,
         Token,
         TokenId,
+        Totals,
         UploadId,
         Usage,
         Window,
@@ -211,6 +212,9 @@ class Inventory(Protocol):
 
     async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
         """At most `limit` uploads that are not finished, ordered by id, from the one after `after` on."""
+
+    async def totals(self) -> Totals:
+        """Of all that there is, at a cost that grows with principals and unfinished uploads, not with files."""
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
         """The files that share this blob are known to be damaged, or sound; returns those of which that is new."""

@@ -25,6 +25,7 @@ from spool.catalog import Catalog
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
+from spool.metrics import Metrics
 from spool.model import Allowance
 from spool.policy import Policy
 from spool.rates import Rates
@@ -119,6 +120,7 @@ def _make_ingest(
         admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage),
         clock=now,
         dedupe=config.storage.dedupe,
+        metrics=Metrics(),
     )
 
 
@@ -154,6 +156,9 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config),
         traffic=Traffic(),
+        metrics=ingest.metrics,
+        metrics_public=server.metrics == "public",
+        queues={"publish": lambda: blobs.queued, "index": lambda: index.queued},
         readiness=Readiness(lambda: _probe(blobs, index, limits.min_free_space)),
     )
 
@@ -199,7 +204,7 @@ def _require_compiled_parser() -> None:
 
 
 async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
-    crowd, most = _make_crowd(config.limits.max_connections)
+    crowd, most = _make_crowd(config.limits.max_connections, site.metrics)
     runner = Runner(
         make_application(site, config.server.cors_origins),
         config.limits,
@@ -291,7 +296,7 @@ async def _make_first_token(index: SqliteIndex) -> None:
     print(f"admin token, shown only now: {secret}", flush=True)  # noqa: T201  # not a log: logs are kept
 
 
-def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
+def _make_crowd(max_connections: int, metrics: Metrics) -> tuple[Crowd, int]:
     """Who tells when there are too many connections, and how many that are; to be called when all else is open.
 
     A connection may need a second descriptor, for the blob that it writes or reads. Raises Unavailable.
@@ -301,7 +306,7 @@ def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
     most = min(max_connections, (limit - at_rest - _RESERVE) // 2)
     if most < 1:
         raise Unavailable(f"the hard limit of {limit} open files leaves none for connections: raise it (ulimit -Hn)")
-    return Crowd(most, limit - _RESERVE), most
+    return Crowd(most, limit - _RESERVE, metrics), most
 
 
 def raise_descriptor_limit() -> None:
@@ -321,10 +326,13 @@ async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, now)
-            await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
+            swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
+            site.metrics.swept(*swept, now().timestamp())
         except SpoolError as error:
+            site.metrics.sweeps["failed",] += 1
             _log.warning("sweep.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
+            site.metrics.sweeps["failed",] += 1
             _log.exception("sweep.failed")
         await asyncio.sleep(interval.total_seconds())
 
@@ -346,10 +354,12 @@ async def _save_rates(rates: Rates) -> None:
 async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
-            await scrub.run_once(site.blobs, site.index, now, interval)
+            await scrub.run_once(site.blobs, site.index, now, interval, site.metrics)
         except SpoolError as error:
+            site.metrics.scrub_failures += 1
             _log.warning("scrub.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a run that fails must not be the last one
+            site.metrics.scrub_failures += 1
             _log.exception("scrub.failed")
         await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
-    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging"),
+    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics"),
     ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates"),
     ("resumption",),
     ("web", "work"),
@@ -38,6 +38,7 @@ DOORS = {
     "pylibmagic": ("sniff.py",),
     "http_sf": ("protocol/",),
     "sqlite3": ("store/",),
+    "prometheus_client": ("web/metrics.py",),
 }
 """Where each third-party package, and SQLite, may be imported."""
 SANS_IO = {"asyncio", "os", "socket", "ssl", "time", "threading", "concurrent", "pathlib", "io"}

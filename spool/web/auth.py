@@ -65,6 +65,16 @@ def needs_read_or_signature(handler: Handler) -> Handler:
     return guarded
 
 
+def needs_unless_public(scope: str, handler: Handler) -> Handler:
+    """The handler of the metrics: for principals that have `scope`, or for everybody, as it is configured."""
+    with_token = needs(scope, handler)
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        return await (handler if request.app[SITE].metrics_public else with_token)(request)
+
+    return guarded
+
+
 async def _authenticate(request: web.Request) -> Principal:
     site = request.app[SITE]
     header = request.headers.get("Authorization")

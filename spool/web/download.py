@@ -133,6 +133,7 @@ async def _send_spans(
 
 async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Outflow) -> None:
     """Sends by sendfile, in slices, so that other requests have their turn."""
+    metrics = request.app[SITE].metrics
     for start in range(span.start, span.start + span.length, _SLICE):
         count = min(_SLICE, span.start + span.length - start)
         transport = request.transport
@@ -140,6 +141,7 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Ou
             raise ConnectionResetError("the client has gone")
         sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         watch.sent += sent
+        metrics.sent_bytes += sent
         if sent < count:  # what follows would be taken for the missing bytes
             transport.abort()
             _log.error("blob.truncated", {"path": request.path, "missing": count - sent})

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Scrub,
         Token,
         TokenId,
+        Totals,
         UploadId,
         Usage,
         Window,
@@ -142,6 +143,9 @@ class SqliteIndex:
     async def usage(self, owner: str) -> Usage:
         return await self._db.read(lambda connection: limits.usage(connection, owner))
 
+    async def totals(self) -> Totals:
+        return await self._db.read(inventory.totals)
+
     async def by_key(
         self, after: File | None, limit: int, *, start: str = "", end: str | None = None
     ) -> Sequence[File]:
@@ -207,6 +211,11 @@ class SqliteIndex:
         forgotten = await self._db.make_room(lambda connection: connection.execute(sql, (moment,)).rowcount)
         await self._db.set_aside()  # here, because this comes after whatever a sweep deletes
         return forgotten
+
+    @property
+    def queued(self) -> int:
+        """Transactions that wait for those under way."""
+        return self._db.queued
 
     @property
     def owed(self) -> int:
