@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _AHEAD: Final = 16 * 1024 * 1024
 """What an upload of unknown size holds beyond what it has written, and takes anew whenever that is used up."""
+_MOST_HELD: Final = 256 * 1024
+"""Bytes that one upload may keep in memory until its commit writes them."""
 _LOOKS: Final = 3
 """How often index and disk are read before a refusal that may rest on having looked too early."""
 
@@ -177,6 +179,7 @@ class Reservation:
         """Bytes that the index does not count yet."""
         self._before = 0
         self._last = 0
+        self._held = 0
 
     @property
     def owner(self) -> str:
@@ -187,19 +190,31 @@ class Reservation:
     def arriving(self) -> int:
         """Bytes that were taken, and that the disk may not show yet.
 
-        Those of the last two times: when a writer takes a batch, it has written the one before (`BlobWriter.write`).
+        Those that are held, and of the others those of the last two times: when a writer takes a batch, it has written
+        the one before (`BlobWriter.write`).
         """
-        return self._before + self._last
+        return self._before + self._last + self._held
 
     async def take(self, size: int) -> None:
         """`size` bytes are about to be written. Raises QuotaExceeded or StorageFull if they may not be."""
+        await self._draw(size)
+        self._admission.land(self._before)
+        self._before, self._last = self._last, size
+
+    async def hold(self, size: int) -> bool:
+        """Whether `size` bytes may stay in memory until the commit; then they are taken. Raises as `take` does."""
+        if self._held + size > _MOST_HELD:
+            return False
+        await self._draw(size)
+        self._held += size
+        return True
+
+    async def _draw(self, size: int) -> None:
         if size > self.ahead:
             needed = size - self.ahead
             await self._admission.extend(self, needed, max(needed, _AHEAD))
         self.ahead -= size
         self.written += size
-        self._admission.land(self._before)
-        self._before, self._last = self._last, size
 
     async def add_file(self) -> None:
         """The upload is to become one file more. Raises QuotaExceeded or StorageFull."""

@@ -13,23 +13,24 @@ import logging
 import secrets
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.errors import DigestMismatch, SpoolError
 from spool.labels import to_label
 from spool.metrics import Metrics
-from spool.model import File, FileId, Key, Upload, UploadId
+from spool.model import File, FileId, Key, Staged, Upload, UploadId
 from spool.policy import file_too_large
-from spool.staging import Stage, batches, new_hashes, new_key
+from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from spool.admission import Admission, Reservation
     from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
     from spool.ports import Clock, Files, Inventory, LabelledStore, Sniffer
+    from spool.staging import Hashes
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class Ingest:
     ) -> Upload:
         """Streams `body` into the store; the upload that it returns is staged durably, and not visible.
 
+        A small one is not staged but kept in memory, as far as the reservation holds it.
+
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
         leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
         """
@@ -88,18 +91,13 @@ class Ingest:
         key = new_key(now)
         self._active.add(key)
         try:
-            writer = await self._blobs.writer(key)
-            try:
-                stage = Stage(writer, new_hashes(intent.digests), self.metrics.sync.observe)
-                media_type = await self._stage(stage, _limited(body, grant.max_size), reservation)
-                staged, digests = await stage.finish()
-            finally:
-                await writer.aclose()
+            source = batches(_limited(body, grant.max_size), self.batch_size)
+            arrival = await self._arrive(key, new_hashes(intent.digests), source, reservation)
         except BaseException:
             await self._drop([key])
             raise
         self.metrics.stage.observe(monotonic() - start)
-        return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
+        return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, *arrival)
 
     async def admit(self, who: Principal, size: int | None, files: int = 1) -> Reservation:
         """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
@@ -109,15 +107,31 @@ class Ingest:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
         return replace(upload, intent=intent, grant=self._policy.admit(intent, self._clock()))
 
-    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
-        media_type = None
-        async for batch in batches(body, self.batch_size):
-            await reservation.take(sum(map(len, batch)))
-            if media_type is None:
-                media_type = await self.sniff(b"".join(batch))
-            await stage.write(batch)
-            del batch  # or a stalled upload would hold it until the next one is full
-        return media_type or await self.sniff(b"")
+    async def _arrive(
+        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Reservation
+    ) -> _Arrival:
+        held: list[bytes] = await anext(source, [])
+        media_type = await self.sniff(b"".join(held))
+        more = await fill(held, source)
+        if more is None and await reservation.hold(size_of(held)):
+            body = b"".join(held)
+            return _Arrival(Staged(len(body)), media_type, digests(hashes, body), body)
+        staged, found = await self._stage(key, hashes, _chain(held, more, source), reservation)
+        return _Arrival(staged, media_type, found)
+
+    async def _stage(
+        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Reservation
+    ) -> tuple[Staged, dict[str, bytes]]:
+        writer = await self._blobs.writer(key)
+        try:
+            stage = Stage(writer, hashes, self.metrics.sync.observe)
+            async for batch in source:
+                await reservation.take(size_of(batch))
+                await stage.write(batch)
+                del batch  # or a stalled upload would hold it until the next one is full
+            return await stage.finish()
+        finally:
+            await writer.aclose()
 
     async def sniff(self, head: bytes) -> str:
         """The type of what starts with `head`. Raises BadType if policy refuses it."""
@@ -165,11 +179,17 @@ class Ingest:
         for upload in uploads:
             _verify(upload)
         now = self._clock()
-        commits = (self._blobs.commit(up.key, up.staged, to_label(_file(up, now))) for up in uploads)
-        outcomes = await asyncio.gather(*commits, return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._make_live(up, now) for up in uploads), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _make_live(self, upload: Upload, now: datetime) -> None:
+        label = to_label(_file(upload, now))
+        if upload.body is None:
+            await self._blobs.commit(upload.key, upload.staged, label)
+        else:
+            await self._blobs.put(upload.key, upload.body, label)
 
     async def _record(
         self, uploads: Sequence[Upload], *, answer: Answer | None = None, row: Resumable | None = None
@@ -211,6 +231,25 @@ class Ingest:
             _log.warning("blob.left", {"reason": str(error)})
         finally:
             self._active.difference_update(keys)
+
+
+class _Arrival(NamedTuple):
+    """How an Upload ends."""
+
+    staged: Staged
+    media_type: str
+    digests: Mapping[str, bytes]
+    body: bytes | None = None
+
+
+async def _chain(
+    held: list[bytes], more: list[bytes] | None, source: AsyncIterator[list[bytes]]
+) -> AsyncIterator[list[bytes]]:
+    yield held
+    if more:
+        yield more
+    async for batch in source:
+        yield batch
 
 
 async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

@@ -91,6 +91,12 @@ class BlobStore(Protocol):
         It carries `label` as far as `Labels.label` promises.
         """
 
+    async def put(self, key: Key, body: bytes, label: Label | None = None) -> None:
+        """A new blob of these bytes is live and durable: `writer` and `commit` in one step, for what is small.
+
+        Completes even if cancelled. If it fails, what is left is the caller's to delete.
+        """
+
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         """The live blob, or the staged one, open for reading from its first byte.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HEAD: Final = 4096
 """The least that libmagic needs to be right about media."""
+_SMALL: Final = 64 * 1024
+"""Bytes of a body that need not be staged."""
 _LONGEST: Final = 1.0
 """Seconds after which a slow client's bytes are written, though they are few."""
 
@@ -44,6 +46,13 @@ Hashes = dict[str, Hash]
 def new_hashes(claimed: Iterable[str]) -> Hashes:
     """For SHA-256, which every file has, and for whatever else a client claims a digest of."""
     return {name: hashlib.new(name.replace("-", "")) for name in {"sha-256", *claimed}}
+
+
+def digests(hashes: Hashes, body: bytes) -> dict[str, bytes]:
+    """Of the body, which `hashes` take in; quick enough for the event loop, if it is small."""
+    for hash_ in hashes.values():
+        hash_.update(body)
+    return {name: hash_.digest() for name, hash_ in hashes.items()}
 
 
 class Stage:
@@ -95,6 +104,22 @@ async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncI
         yield batch
     if not isinstance(ending, StopAsyncIteration):
         raise ending
+
+
+def size_of(batch: Iterable[bytes]) -> int:
+    """Bytes."""
+    return sum(map(len, batch))
+
+
+async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[bytes] | None:
+    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small."""
+    size = size_of(held)
+    async for batch in source:
+        size += size_of(batch)
+        if size > _SMALL:
+            return batch
+        held += batch
+    return None if size <= _SMALL else []
 
 
 def new_key(now: datetime) -> Key:

@@ -152,6 +152,32 @@ async def test_bytes_that_the_disk_does_not_show_yet_are_held() -> None:
     await admission.admit(BOB, 400)
 
 
+async def test_bytes_in_memory_are_held_until_the_upload_is_over() -> None:
+    disk = Disk(1000)
+    admission = an_admission(disk)
+    reservation = await admission.admit(ADA, 600)
+    assert await reservation.hold(100)
+    for size in (100, 200, 200):
+        await reservation.take(size)
+    disk.available -= 100  # the batch before the last two is on the disk; what is held is not
+    assert (reservation.arriving, reservation.written, reservation.ahead) == (500, 600, 0)
+    with pytest.raises(StorageFull):
+        await admission.admit(BOB, 401)
+    disk.available -= 500
+    admission.release(reservation)
+    await admission.admit(BOB, 400)
+
+
+async def test_bytes_in_memory_are_limited_and_count_as_written() -> None:
+    admission = an_admission(Disk(10**9))
+    reservation = await admission.admit(Principal("ada", frozenset(), Allowance(quota=300_000)), None)
+    assert [await reservation.hold(100_000) for _ in range(4)] == [True, True, False, False]
+    assert reservation.written == 200_000
+    await reservation.take(100_000)
+    with pytest.raises(QuotaExceeded):
+        await reservation.hold(1)
+
+
 async def test_bytes_that_land_while_another_asks_are_not_given_twice() -> None:
     disk = Disk(1000)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -90,7 +91,8 @@ async def _authenticate(request: web.Request) -> Principal:
 
 
 async def _without_token(request: web.Request, site: Site) -> Principal:
-    if not site.open_to_machine or await site.index.has_tokens():
+    has_tokens, override = await asyncio.gather(site.index.has_tokens(), site.index.override(_EVERYBODY_HERE))
+    if not site.open_to_machine or has_tokens:
         raise Unauthenticated("send a token as `Authorization: Bearer TOKEN`")
     if any(header in request.headers for header in _FROM_A_PROXY):
         raise Unauthenticated("without tokens this server does not answer to proxies: `spool token create` makes one")
@@ -100,8 +102,7 @@ async def _without_token(request: web.Request, site: Site) -> Principal:
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.host:
         raise Forbidden("without tokens this server takes nothing that a page from elsewhere sends")
-    allowance = site.allowance.under(await site.index.override(_EVERYBODY_HERE))
-    return Principal(_EVERYBODY_HERE, frozenset({"admin"}), allowance)
+    return Principal(_EVERYBODY_HERE, frozenset({"admin"}), site.allowance.under(override))
 
 
 def _is_loopback(host: str) -> bool:

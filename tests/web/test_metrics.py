@@ -171,7 +171,7 @@ class TestDurations:
     @pytest.mark.parametrize("name", ["first_byte", "stage", "sync", "commit"])
     async def test_each_upload_has_one_of_each(self, spool: Spool, name: str) -> None:
         for _ in range(3):
-            await spool.stored()
+            await spool.stored(data=bytes(100_000))
         samples = await scraped(spool)
         assert samples[f"spool_{name}_seconds_count"] == samples[f"spool_{name}_seconds_bucket +Inf"] == 3
         assert 0 <= samples[f"spool_{name}_seconds_sum"] < PATIENCE * 3

@@ -63,7 +63,6 @@ R = TypeVar("R")
 SCAN = 10_000
 """Rows that one page of a filtered listing looks at, at most."""
 
-_READERS = 3  # threads; a slow listing must not hold up the rest
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 
@@ -104,7 +103,7 @@ class SqliteIndex:
         return await self._db.write(operation)
 
     async def file(self, id: FileId) -> File:
-        return await self._db.read(lambda connection: _file(connection, id))
+        return await self._db.look(lambda connection: _file(connection, id))
 
     async def files(self, query: FileQuery) -> Page[File]:
         return await self._db.read(lambda connection: read_page(connection, query, self._scan))
@@ -141,7 +140,7 @@ class SqliteIndex:
         return {Key(key) for [key] in await self._db.rows(sql, text, text)}
 
     async def usage(self, owner: str) -> Usage:
-        return await self._db.read(lambda connection: limits.usage(connection, owner))
+        return await self._db.look(lambda connection: limits.usage(connection, owner))
 
     async def totals(self) -> Totals:
         return await self._db.read(inventory.totals)
@@ -179,7 +178,7 @@ class SqliteIndex:
         await self._db.write(lambda connection: uploads.add(connection, upload))
 
     async def upload(self, id: UploadId) -> Resumable:
-        return await self._db.read(lambda connection: uploads.read(connection, id))
+        return await self._db.look(lambda connection: uploads.read(connection, id))
 
     async def claim(self, id: UploadId) -> Resumable:
         # an upload is claimed before it is dropped
@@ -198,12 +197,12 @@ class SqliteIndex:
         return await self._db.read(lambda connection: uploads.unfinished(connection, limit))
 
     async def promised(self) -> int:
-        return await self._db.read(uploads.promised)
+        return await self._db.look(uploads.promised)
 
     async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
         sql = f"SELECT {ANSWER} FROM answers WHERE owner = ? AND idempotency_key = ? AND created_at >= ?"
-        rows = await self._db.rows(sql, owner, idempotency_key, microseconds(since))
-        return to_answer(rows[0]) if rows else None
+        row = await self._db.row(sql, owner, idempotency_key, microseconds(since))
+        return to_answer(row) if row else None
 
     async def forget(self, before: datetime) -> int:
         sql = "DELETE FROM answers WHERE created_at < ?"
@@ -232,8 +231,8 @@ class SqliteIndex:
 
     async def token(self, secret_hash: str) -> Token | None:
         sql = f"SELECT {TOKEN}, {OVERRIDE} FROM tokens LEFT JOIN overrides ON owner = name WHERE secret_hash = ?"
-        rows = await self._db.rows(sql, secret_hash)
-        return to_token(rows[0]) if rows else None
+        row = await self._db.row(sql, secret_hash)
+        return to_token(row) if row else None
 
     async def tokens(self) -> Sequence[Token]:
         rows = await self._db.rows(f"SELECT {TOKEN} FROM tokens ORDER BY created_at, id")
@@ -244,10 +243,10 @@ class SqliteIndex:
             raise NotFound("There is no such token.")
 
     async def has_tokens(self) -> bool:
-        return bool(await self._db.rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
+        return await self._db.row("SELECT 1 FROM settings WHERE name = 'tokens'") is not None
 
     async def override(self, owner: str) -> Override | None:
-        return await self._db.read(lambda connection: limits.override(connection, owner))
+        return await self._db.look(lambda connection: limits.override(connection, owner))
 
     async def overrides(self) -> Sequence[Override]:
         return await self._db.read(limits.overrides)
