@@ -114,6 +114,7 @@ class Log:
 
     format: str = _key(choice("text", "json"), "text")
     level: str = _key(choice("debug", "info", "warning", "error"), "info")
+    access: bool = _key(SWITCH, "true")
 
 
 @dataclass(frozen=True, slots=True)

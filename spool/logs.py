@@ -11,9 +11,14 @@ import json
 import logging
 import sys
 import unicodedata
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final
 
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+"""Of the request on whose behalf the program runs here; each line that is logged meanwhile carries it."""
+
+_ENCODE: Final = json.JSONEncoder(default=str).encode
 _UNSAFE: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -32,7 +37,7 @@ class JsonFormatter(logging.Formatter):
         event = {"time": _time(record), "level": record.levelname.lower(), "event": _name(record), **_fields(record)}
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str)
+        return _ENCODE(event)
 
 
 def configure(form: str, level: str) -> None:
@@ -45,7 +50,10 @@ def configure(form: str, level: str) -> None:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return dict(record.args) if isinstance(record.args, dict) else {}
+    fields = dict(record.args) if isinstance(record.args, dict) else {}
+    if (name := REQUEST_ID.get()) is not None:
+        fields.setdefault("request_id", name)
+    return fields
 
 
 def _name(record: logging.LogRecord) -> str:
@@ -64,11 +72,15 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 def _quote(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else escape(str(value))
-    return text if text and not set(text) & set(' "=') else '"' + text.replace('"', '\\"') + '"'
+    if text and " " not in text and "=" not in text and '"' not in text:
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def escape(text: str) -> str:
     """`text` without characters that a terminal or a line-based tool would act on."""
+    if text.isascii() and text.isprintable() and "\\" not in text:  # nearly all of it
+        return text
     return "".join(
         c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape", "surrogatepass").decode("ascii")
         for c in text.replace("\\", "\\\\")

@@ -215,7 +215,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         lingering_time=_LINGER,
         shutdown_timeout=1,
         access_log_class=access_log(site.addresses),
-        access_log=logging.getLogger("spool.access"),
+        access_log=logging.getLogger("spool.access") if config.log.access else None,
         max_field_size=_MAX_FIELD,
     )
     await runner.setup()

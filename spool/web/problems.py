@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from spool import logs
 from spool.errors import (
     BadRequest,
     ExpectationFailed,
@@ -20,7 +21,7 @@ from spool.errors import (
     Unauthenticated,
     Unsatisfiable,
 )
-from spool.protocol.http import problem_document
+from spool.protocol.http import parse_request_id, problem_document
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ _log = logging.getLogger(__name__)
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request an id, and turns what the handler raises into an answer."""
-    request[REQUEST_ID] = secrets.token_hex(8)
+    """Gives the request an id, its client's or a new one, and turns what the handler raises into an answer."""
+    request[REQUEST_ID] = name = parse_request_id(request.headers.getall("X-Request-ID", ())) or secrets.token_hex(8)
+    logs.REQUEST_ID.set(name)  # aiohttp runs each request in a task of its own, and so in a context of its own
     try:
         response = await handler(request)
     except SpoolError as error:
