@@ -73,6 +73,7 @@ class Storage:
     dedupe: bool = _key(SWITCH, "true")
     sweep_interval: timedelta = _key(DURATION, "10m")
     scrub_interval: timedelta = _key(INTERVAL, "30d")
+    audit_ttl: timedelta = _key(LIFETIME, "365d")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,10 @@ import sys
 import unicodedata
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 """Of the request on whose behalf the program runs here; each line that is logged meanwhile carries it."""
@@ -26,7 +29,7 @@ class TextFormatter(logging.Formatter):
     """`2026-11-25T10:00:00.123Z INFO upload.committed id=... size=...`; values of more than a word are quoted."""
 
     def format(self, record: logging.LogRecord) -> str:  # noqa: D102
-        pairs = "".join(f" {key}={_quote(value)}" for key, value in _fields(record).items())
+        pairs = show_pairs(_fields(record))
         return f"{_time(record)} {record.levelname} {_name(record)}{pairs}{_traceback(self, record)}"
 
 
@@ -68,6 +71,11 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     """Indented and escaped: an exception may quote what a client sent."""
     lines = formatter.formatException(record.exc_info).splitlines() if record.exc_info else []
     return "".join(f"\n    {escape(line)}" for line in lines)
+
+
+def show_pairs(fields: Mapping[str, object]) -> str:
+    """` key=value` for each; no value can pass for another one, start a line or act on a terminal."""
+    return "".join(f" {key}={_quote(value)}" for key, value in fields.items())
 
 
 def _quote(value: object) -> str:

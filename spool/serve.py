@@ -26,7 +26,7 @@ from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.metrics import Metrics
-from spool.model import Allowance
+from spool.model import Allowance, By
 from spool.policy import Policy
 from spool.rates import Rates
 from spool.resumption import Resumption
@@ -53,6 +53,8 @@ _log = logging.getLogger(__name__)
 
 FOREIGN_GRACE: Final = timedelta(hours=24)
 """How long a blob without a record is left alone where another process may still be receiving it."""
+MOST_AUDITED: Final = 1_000_000
+"""Entries that the audit log keeps: some 300 MB, however many changes a client makes."""
 _SCRUB_EVERY: Final = timedelta(minutes=1)
 EVER: Final = datetime.max.replace(tzinfo=UTC)
 _KEEPALIVE: Final = 75
@@ -223,7 +225,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
     try:
         await _listen(config, runner)
         _log_start(config, runner, most)
-        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
+        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval, config.storage.audit_ttl))
         await sweeper.spawn(_keep_rates(site.rates))
         if config.storage.scrub_interval:
             await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
@@ -292,7 +294,7 @@ async def _make_first_token(index: SqliteIndex) -> None:
     if await index.has_tokens():
         return
     token, secret = new_token("admin", ["admin"], now(), None)
-    await index.add_token(token, hash_secret(secret))
+    await index.add_token(token, hash_secret(secret), By("server", "server", now()))
     print(f"admin token, shown only now: {secret}", flush=True)  # noqa: T201  # not a log: logs are kept
 
 
@@ -322,12 +324,13 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
 
 
-async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
+async def _sweep_for_ever(site: Site, interval: timedelta, audit_ttl: timedelta) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, now)
             swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
             site.metrics.swept(*swept, now().timestamp())
+            await site.index.forget_audited(now() - audit_ttl if audit_ttl else None, MOST_AUDITED)
         except SpoolError as error:
             site.metrics.sweeps["failed",] += 1
             _log.warning("sweep.failed", {"reason": str(error)})
