@@ -140,6 +140,29 @@ class Setting(NamedTuple):
     """Where it came from: a flag, a variable, a file, or "default"."""
 
 
+class Supervision(NamedTuple):
+    """What a service manager such as systemd has told the process that it started."""
+
+    notify_socket: str = ""
+    """Where it wants to be told how the service is; "" if nowhere."""
+    sockets: int = 0
+    """Listening sockets that it has handed over."""
+    watchdog: float = 0
+    """Seconds within which it wants to hear that the service is not stuck; 0 if never."""
+
+
+def supervision(environ: Mapping[str, str] = os.environ) -> Supervision:
+    """What this very process was told; what another one was told, and left in the environment, does not count."""
+    own = str(os.getpid())
+    sockets = environ.get("LISTEN_FDS", "") if environ.get("LISTEN_PID") == own else ""
+    watchdog = environ.get("WATCHDOG_USEC", "") if environ.get("WATCHDOG_PID", own) == own else ""
+    return Supervision(environ.get("NOTIFY_SOCKET", ""), _to_number(sockets), _to_number(watchdog) / 1_000_000)
+
+
+def _to_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 class _Given(NamedTuple):
     section: str
     key: str

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
-    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics"),
+    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics", "systemd"),
     ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates"),
     ("resumption",),
     ("web", "work"),
