@@ -6,8 +6,10 @@ may have looked too early, so what left since then counts as still held.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from spool.errors import QuotaExceeded, StorageFull, TooMany
@@ -33,6 +35,18 @@ class Capacity:
     max_uploads: int
     min_free_space: int
     """Bytes of disk that uploads leave free."""
+    look_again: float = 0
+    """Seconds after which a look at the disk is too old to admit an upload. A refusal always looks anew."""
+
+
+class _Disk(NamedTuple):
+    """A look at the disk."""
+
+    free: int
+    landed: int
+    """What had landed before."""
+    at: float
+    """By the event loop's clock."""
 
 
 class _View(NamedTuple):
@@ -61,6 +75,7 @@ class Admission:
         """What each owner held that is left to the index to count, ever."""
         self._landed = 0
         """Bytes that are left to the disk to show, ever."""
+        self._disk = _Disk(0, 0, -inf)
 
     @property
     def running(self) -> int:
@@ -104,7 +119,7 @@ class Admission:
         Raises QuotaExceeded or StorageFull if there is no room for those either, and holds what it did.
         """
         for look in range(1, _LOOKS + 1):
-            view = await self._look(reservation.who)
+            view = await self._look(reservation.who, self._capacity.look_again if look == 1 else 0)
             try:
                 size = self._choose(reservation.who, view, (most, least), files)
             except (QuotaExceeded, StorageFull):
@@ -115,14 +130,23 @@ class Admission:
                 reservation.files += files
                 return
 
-    async def _look(self, who: Principal) -> _View:
-        owner, allowance = who.name, who.allowance
-        size, files, landed = self._left_size[owner], self._left_files[owner], self._landed
+    async def _look(self, who: Principal, look_again: float) -> _View:
+        owner, allowance, before = who.name, who.allowance, self._disk
+        size, files = self._left_size[owner], self._left_files[owner]
         kept = await self._used(owner) if allowance.quota or allowance.quota_files else Usage(0, 0)
-        free = await self._free()
-        size, files, landed = self._left_size[owner] - size, self._left_files[owner] - files, self._landed - landed
+        disk = await self._look_at_disk(look_again)
+        size, files = self._left_size[owner] - size, self._left_files[owner] - files
         kept = replace(kept, size=kept.size + size, files=kept.files + files)
-        return _View(kept, free - landed, exact=not (size or files or landed))
+        landed = self._landed - disk.landed
+        return _View(kept, disk.free - landed, exact=disk is not before and not (size or files or landed))
+
+    async def _look_at_disk(self, look_again: float) -> _Disk:
+        """A look that is not older than `look_again` seconds."""
+        clock = asyncio.get_running_loop().time
+        if look_again <= clock() - self._disk.at:
+            landed, at = self._landed, clock()
+            self._disk = _Disk(await self._free(), landed, at)
+        return self._disk
 
     def _choose(self, who: Principal, view: _View, sizes: tuple[int, int], files: int) -> int:
         """The first of the sizes if there is room for it, else the second."""
@@ -146,6 +170,8 @@ class Admission:
 
     def _check_quota(self, who: Principal, kept: Usage, size: int, files: int) -> None:
         allowance = who.allowance
+        if not (allowance.quota or allowance.quota_files):
+            return
         running = [r for r in self._running if r.owner == who.name]
         used = kept.size + size + sum(r.ahead + r.written for r in running)
         if allowance.quota and (size or files) and used > allowance.quota:

@@ -12,6 +12,7 @@ import hmac
 import logging
 import secrets
 from dataclasses import replace
+from itertools import starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -52,10 +53,15 @@ class Ingest:
         admission: Admission,
         clock: Clock,
         dedupe: bool = True,
+        inline_max: int = 0,
         metrics: Metrics | None = None,
     ) -> None:
-        """With `dedupe`, files with equal bytes share a blob. Durations are counted in `metrics`."""
+        """With `dedupe`, files with equal bytes share a blob. The index keeps those of up to `inline_max` bytes.
+
+        Durations are counted in `metrics`.
+        """
         self.metrics = metrics or Metrics()
+        self._inline_max = inline_max
         self._dedupe = dedupe
         self._blobs = blobs
         self._files = files
@@ -88,7 +94,8 @@ class Ingest:
         """
         start, now = monotonic(), self._clock()
         grant = self._policy.admit(intent, now)
-        key = new_key(now)
+        id = UploadId(secrets.token_hex(16))  # noqa: A001  # `id` is the word of the design
+        key = new_key(now, id)
         self._active.add(key)
         try:
             source = batches(_limited(body, grant.max_size), self.batch_size)
@@ -97,7 +104,7 @@ class Ingest:
             await self._drop([key])
             raise
         self.metrics.stage.observe(monotonic() - start)
-        return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, *arrival)
+        return Upload(id, key, who.name, intent, grant, *arrival)
 
     async def admit(self, who: Principal, size: int | None, files: int = 1) -> Reservation:
         """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
@@ -179,32 +186,52 @@ class Ingest:
         for upload in uploads:
             _verify(upload)
         now = self._clock()
-        outcomes = await asyncio.gather(*(self._make_live(up, now) for up in uploads), return_exceptions=True)
+        steps = [self._make_live(up, self._file(up, now)) for up in uploads if not self._is_inline(up)]
+        outcomes = await asyncio.gather(*steps, return_exceptions=True) if steps else []
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _make_live(self, upload: Upload, now: datetime) -> None:
-        label = to_label(_file(upload, now))
+    async def _make_live(self, upload: Upload, file: File) -> None:
         if upload.body is None:
-            await self._blobs.commit(upload.key, upload.staged, label)
+            await self._blobs.commit(upload.key, upload.staged, to_label(file))
         else:
-            await self._blobs.put(upload.key, upload.body, label)
+            await self._blobs.put(upload.key, upload.body, to_label(file))
+
+    def _is_inline(self, upload: Upload) -> bool:
+        return upload.body is not None and 0 < self._inline_max >= len(upload.body)
 
     async def _record(
         self, uploads: Sequence[Upload], *, answer: Answer | None = None, row: Resumable | None = None
     ) -> list[File]:
         now = self._clock()
-        files = [_file(upload, now) for upload in uploads]
+        files = [self._file(upload, now) for upload in uploads]
+        bodies = {file.id: up.body or b"" for up, file in zip(uploads, files, strict=True) if file.inline}
         draft = answer and replace(answer, created_at=now)
-        recorded = await self._files.finish(files, draft, row, share=self._dedupe)
-        await asyncio.gather(*(self._share(file, new.key) for file, new in zip(recorded, files, strict=True)))
+        recorded = await self._files.finish(files, draft, row, share=self._dedupe, bodies=bodies)
+        shared = [(file, new.key) for file, new in zip(recorded, files, strict=True) if file.key != new.key]
+        if shared:
+            await asyncio.gather(*starmap(self._share, shared))
         return list(recorded)
 
+    def _file(self, upload: Upload, now: datetime) -> File:
+        return File(
+            id=FileId(upload.id),
+            key=upload.key,
+            owner=upload.owner,
+            filename=upload.intent.filename,
+            size=upload.staged.offset,
+            media_type=upload.media_type,
+            declared_type=upload.intent.media_type,
+            sha256=upload.digests["sha-256"].hex(),
+            created_at=now,
+            expires_at=upload.grant.expires_at,
+            metadata=upload.intent.metadata,
+            inline=self._is_inline(upload),
+        )
+
     async def _share(self, file: File, own: Key) -> None:
-        """The file's own blob is gone, if it shares that of another; if that one is not there, its own takes over."""
-        if file.key == own:
-            return
+        """The file's own blob is gone, for it shares that of another; if that one is not there, its own takes over."""
         try:
             if await self._holds(file):
                 await self._blobs.label(file.key, file.id, to_label(file).text)
@@ -271,19 +298,3 @@ def _verify(upload: Upload) -> None:
                 expected=claimed.hex(),
                 actual=actual.hex(),
             )
-
-
-def _file(upload: Upload, now: datetime) -> File:
-    return File(
-        id=FileId(upload.id),
-        key=upload.key,
-        owner=upload.owner,
-        filename=upload.intent.filename,
-        size=upload.staged.offset,
-        media_type=upload.media_type,
-        declared_type=upload.intent.media_type,
-        sha256=upload.digests["sha-256"].hex(),
-        created_at=now,
-        expires_at=upload.grant.expires_at,
-        metadata=upload.intent.metadata,
-    )

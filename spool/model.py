@@ -132,6 +132,8 @@ class File:
     metadata: Metadata
     damage: Damage | None = None
     """What is wrong with the blob, as the latest check of it found."""
+    inline: bool = False
+    """The index has its bytes, and no blob has its key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
-from spool.work import expiry, gc, resumables, scrub
+from spool.work import audit, expiry, gc, resumables, scrub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -55,14 +55,14 @@ _log = logging.getLogger(__name__)
 
 FOREIGN_GRACE: Final = timedelta(hours=24)
 """How long a blob without a record is left alone where another process may still be receiving it."""
-MOST_AUDITED: Final = 1_000_000
-"""Entries that the audit log keeps: some 300 MB, however many changes a client makes."""
 _SCRUB_EVERY: Final = timedelta(minutes=1)
 EVER: Final = datetime.max.replace(tzinfo=UTC)
 _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
+_LOOK_AGAIN: Final = 0.1
+"""Seconds in which uploads may be admitted by one look at the disk: others may take of it meanwhile."""
 _BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted."""
 _ACCEPTS: Final = 1
@@ -121,9 +121,10 @@ def _make_ingest(
         inventory=index,
         sniffer=sniffer,
         policy=policy,
-        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage),
+        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN), free, index.usage),
         clock=now,
         dedupe=config.storage.dedupe,
+        inline_max=config.storage.inline_max,
         metrics=Metrics(),
     )
 
@@ -200,7 +201,7 @@ async def run(config: Config) -> None:
         site = await make_site(config, blobs, index, sniffer, sockets)
         if not site.open_to_machine:
             await _make_first_token(index)
-        await _serve(config, site, stop, (told, sockets))
+        await _serve(config, site, stop, told, sockets)
     sniffer.close()
     _log.info("server.stopped")
 
@@ -211,8 +212,7 @@ def _require_compiled_parser() -> None:
         raise Unavailable("aiohttp runs without its compiled parser: unset AIOHTTP_NO_EXTENSIONS, or install its wheel")
 
 
-async def _serve(config: Config, site: Site, stop: asyncio.Event, given: tuple[Supervision, Sequence[socket]]) -> None:
-    told, sockets = given
+async def _serve(config: Config, site: Site, stop: asyncio.Event, told: Supervision, sockets: Sequence[socket]) -> None:
     crowd, most = _make_crowd(config.limits.max_connections, site.metrics)
     runner = Runner(
         make_application(site, config.server.cors_origins),
@@ -346,7 +346,7 @@ async def _sweep_for_ever(site: Site, interval: timedelta, audit_ttl: timedelta)
             await resumables.run_once(site.resumption, site.index, now)
             swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
             site.metrics.swept(*swept, now().timestamp())
-            await site.index.forget_audited(now() - audit_ttl if audit_ttl else None, MOST_AUDITED)
+            await audit.run_once(site.index, now, audit_ttl)
         except SpoolError as error:
             site.metrics.sweeps["failed",] += 1
             _log.warning("sweep.failed", {"reason": str(error)})

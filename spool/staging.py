@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import secrets
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from datetime import datetime
 
-    from spool.model import Staged
+    from spool.model import Staged, UploadId
     from spool.ports import BlobWriter
 
 HEAD: Final = 4096
@@ -122,13 +121,13 @@ async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[by
     return None if size <= _SMALL else []
 
 
-def new_key(now: datetime) -> Key:
-    """A key whose first two digits stand for a window of four seconds.
+def new_key(now: datetime, id: UploadId) -> Key:
+    """The key for the bytes of an upload whose id is random. Its first two digits stand for a window of four seconds.
 
     The local store spreads blobs over directories by these digits: uploads that are committed at the same time share
     a directory and so its fsync, and all 256 directories fill evenly.
     """
-    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{secrets.token_hex(15)}")
+    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{id[:30]}")
 
 
 def is_key(name: str) -> bool:

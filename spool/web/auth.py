@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -97,7 +97,7 @@ async def _authenticate(request: web.Request) -> Principal:
 
 
 async def _without_token(request: web.Request, site: Site) -> Principal:
-    has_tokens, override = await asyncio.gather(site.index.has_tokens(), site.index.override(_EVERYBODY_HERE))
+    has_tokens, override = await site.index.without_token(_EVERYBODY_HERE)
     if not site.open_to_machine or has_tokens:
         raise Unauthenticated("send a token as `Authorization: Bearer TOKEN`")
     if any(header in request.headers for header in _FROM_A_PROXY):
@@ -111,6 +111,7 @@ async def _without_token(request: web.Request, site: Site) -> Principal:
     return Principal(_EVERYBODY_HERE, frozenset({"admin"}), site.allowance.under(override))
 
 
+@lru_cache(maxsize=16)
 def _is_loopback(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -41,7 +40,8 @@ _log = logging.getLogger(__name__)
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives the request an id, its client's or a new one, and turns what the handler raises into an answer."""
-    request[REQUEST_ID] = name = parse_request_id(request.headers.getall("X-Request-ID", ())) or secrets.token_hex(8)
+    name = parse_request_id(request.headers.getall("X-Request-ID", ())) or request.app[SITE].traffic.next_id()
+    request[REQUEST_ID] = name
     logs.REQUEST_ID.set(name)  # aiohttp runs each request in a task of its own, and so in a context of its own
     try:
         response = await handler(request)

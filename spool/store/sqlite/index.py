@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
@@ -31,7 +32,7 @@ from spool.store.sqlite.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from sqlite3 import Connection
@@ -92,12 +93,13 @@ class SqliteIndex:
         upload: Resumable | None = None,
         *,
         share: bool = False,
+        bodies: Mapping[FileId, bytes] = MappingProxyType({}),
     ) -> Sequence[File]:
         def operation(connection: Connection) -> Sequence[File]:
             if upload is not None:
                 [file] = files
                 uploads.finish(connection, upload, file.id)
-            added = inventory.add(connection, files, share=share)
+            added = inventory.add(connection, files, bodies, share=share)
             if answer is not None:
                 _record_answer(connection, replace(answer, files=tuple(added)))
             return added
@@ -106,6 +108,12 @@ class SqliteIndex:
 
     async def file(self, id: FileId) -> File:
         return await self._db.look(lambda connection: _file(connection, id))
+
+    async def body(self, id: FileId) -> bytes:
+        row = await self._db.row("SELECT body FROM files WHERE id = ? AND body IS NOT NULL", id)
+        if row is None:
+            raise NotFound("There is no such file.")
+        return cast("bytes", row[0])
 
     async def files(self, query: FileQuery) -> Page[File]:
         return await self._db.read(lambda connection: read_page(connection, query, self._scan))
@@ -254,7 +262,12 @@ class SqliteIndex:
         await self._db.write(operation)
 
     async def has_tokens(self) -> bool:
-        return await self._db.row("SELECT 1 FROM settings WHERE name = 'tokens'") is not None
+        return await self._db.look(limits.has_tokens)
+
+    async def without_token(self, owner: str) -> tuple[bool, Override | None]:
+        return await self._db.look(
+            lambda connection: (limits.has_tokens(connection), limits.override(connection, owner))
+        )
 
     async def override(self, owner: str) -> Override | None:
         return await self._db.look(lambda connection: limits.override(connection, owner))
