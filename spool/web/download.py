@@ -65,6 +65,7 @@ async def media(request: web.Request) -> web.StreamResponse:
     blob = await site.catalog.open(file)
     status, parts, tail = _plan(file, headers, spans)
     if isinstance(blob, bytes):
+        site.metrics.sent_bytes += sum(span.length for _, span in parts)
         body = b"".join(head + blob[span.start :][: span.length] for head, span in parts) + tail
         return web.Response(body=body, status=status, headers=headers)
     try:

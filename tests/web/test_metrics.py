@@ -184,7 +184,9 @@ class TestBytes:
         await spool.stored(data=bytes(100_000))
         assert await counted(spool, "spool_received_bytes_total") == [100_000]
 
-    async def test_out_are_those_of_files(self, spool: Spool) -> None:
+    @pytest.mark.parametrize("inline_max", [0, 200_000])
+    async def test_out_are_those_of_files(self, serve: Serve, inline_max: int) -> None:
+        spool = await serve({"storage.inline_max": inline_max})
         record = await spool.stored(data=bytes(100_000))
         await spool.media(record)
         await spool.media(record, Range="bytes=0-9")
