@@ -42,42 +42,42 @@ if TYPE_CHECKING:
 
 _READ: Final = 256 * 1024
 _CODES: Final = {Mismatch: DAMAGED, Busy: FAILED, Changed: FAILED, Failure: UNREACHED}
+_RESUMES: Final = "; run the same command again to go on"
 _TRIES: Final = 3
 """For a question whose answer somebody waits for."""
 
 
 def put(arguments: argparse.Namespace) -> int:
     """`spool put`."""
-    regular = any(name != "-" for name in arguments.files)
-    hint = "; run the same command again to go on" if regular else ""
-    with Report() as report:
 
-        async def work(client: Client) -> int:
-            slots = asyncio.Semaphore(arguments.jobs)
+    async def work(client: Client) -> int:
+        slots = asyncio.Semaphore(arguments.jobs)
 
-            async def one(name: str) -> int:
-                async with slots:
-                    return await _attempt(report, name, lambda: _put(client, arguments, name, report))
+        async def one(name: str) -> int:
+            async with slots:
+                return await _attempt(report, name, lambda: _put(client, arguments, name, report))
 
+        with Report() as report:
             return max(await asyncio.gather(*map(one, arguments.files)))
 
-        return _run(client_settings(arguments.to), arguments.tries, work, hint)
+    hint = "" if arguments.files == ["-"] else _RESUMES
+    return _run(client_settings(arguments.to), arguments.tries, work, hint)
 
 
 def get(arguments: argparse.Namespace) -> int:
     """`spool get`."""
     server, name = _address(arguments, arguments.id)
-    with Report() as report:
 
-        async def fetch(client: Client) -> None:
-            with report.bar(arguments.output or name) as progress:
-                path = await client.get(name, arguments.output or ".", progress=progress)
-            report.line(str(path))
+    async def fetch(client: Client, report: Report) -> None:
+        with report.bar(arguments.output or name) as progress:
+            path = await client.get(name, arguments.output or ".", progress=progress)
+        report.line(printable(str(path)))
 
-        async def work(client: Client) -> int:
-            return await _attempt(report, arguments.output or arguments.id, lambda: fetch(client))
+    async def work(client: Client) -> int:
+        with Report() as report:
+            return await _attempt(report, arguments.output or arguments.id, lambda: fetch(client, report))
 
-        return _run(client_settings(server), arguments.tries, work, "; run the same command again to go on")
+    return _run(client_settings(server), arguments.tries, work, _RESUMES)
 
 
 def rm(arguments: argparse.Namespace) -> int:

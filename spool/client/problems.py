@@ -9,12 +9,16 @@ from spool.client.failures import StrangeAnswer
 from spool.errors import (
     CompletedUpload,
     CutOff,
+    Damaged,
+    Forbidden,
     InconsistentLength,
     Internal,
+    NotFound,
     OffsetMismatch,
     RequestTimeout,
     SpoolError,
     StorageFull,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -31,6 +35,8 @@ _OF_THE_DRAFT: Final[Mapping[str, type[SpoolError]]] = {
 """Problem types that the draft names, by the end of their addresses."""
 _GATEWAY: Final = (502, 503, 504)
 """What a proxy says for a server that it does not reach."""
+_BARE: Final = {kind.status: kind for kind in (Unauthenticated, Forbidden, NotFound, Damaged)}
+"""What an answer to HEAD can stand for, which has no document."""
 _PASSING: Final = (CutOff, Internal, OffsetMismatch, RequestTimeout)
 """What may go well the next time, though the server names no time for it."""
 
@@ -43,11 +49,13 @@ def parse_problem(status: int, headers: Mapping[str, str], body: bytes) -> Spool
         members = {str(k): v for k, v in document.items() if k not in ("type", "title", "status", "detail")}
         error = kind(str(document["detail"]), **members)
     except (ValueError, KeyError, TypeError):
+        if not body and status in _BARE:
+            return _BARE[status](f"the answer is {status}")
         if status not in _GATEWAY:
             kind_of_answer = headers.get("Content-Type", "no content")
             return StrangeAnswer(f"the answer is {status} with {kind_of_answer}, which is not from a Spool")
         error = Unavailable(f"a server on the way answered {status}")
-    error.retry_after = _parse_seconds(headers.get("Retry-After"))
+    error.retry_after = _parse_seconds(headers.get("Retry-After", "")) or error.retry_after
     return error
 
 
@@ -68,5 +76,5 @@ def _kinds() -> dict[str, type[SpoolError]]:
     return found
 
 
-def _parse_seconds(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+def _parse_seconds(value: str) -> int | None:
+    return int(value) if value.isascii() and value.isdigit() else None

@@ -113,7 +113,7 @@ class Upload:
         return None
 
     async def _inquire(self, path: str) -> None:
-        answer = await self._connection.ask("HEAD", path)
+        answer = await self._connection.ask("GET", path)  # HEAD could not say what is wrong
         self._arrive(_parse_offset(answer))
 
     async def _append(self, path: str, offset: int) -> Answer | None:
