@@ -61,6 +61,7 @@ class Connection:
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT),
         )
+        self._session._retry_connection = False  # noqa: SLF001  # what is tried again, and how often, is ours to say
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,15 +96,16 @@ class Connection:
 
     @asynccontextmanager
     async def fetch(self, address: str, headers: Mapping[str, str], method: str = "GET") -> AsyncIterator[Download]:
-        """An answer whose body is read piece by piece; `address` is a path, or a whole address that needs no token.
+        """An answer of 200 or 206 whose body is read piece by piece; `address` is a path, or a whole address.
 
         Raises SpoolError, Unreachable, StrangeAnswer, also while the body is read.
         """
         url = self.url + address if address.startswith("/") else address
         try:
             async with self._request(method, url, headers) as response:
-                if response.status >= _REFUSALS:
+                if response.status not in (200, 206):
                     _checked(Answer(response.status, response.headers, await response.read()))
+                    raise StrangeAnswer(f"the answer is {response.status}, which says nothing of the bytes")
                 yield Download(response.status, response.headers, response.content)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unreachable(f"{self.url} cannot be reached: {_reason(error)}") from error

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from spool.client.failures import Busy, Failure, Mismatch, StrangeAnswer
+from spool.client.failures import Busy, Failure, Mismatch, StrangeAnswer, Unreachable
 from spool.client.patience import Patience
 from spool.errors import SpoolError, Unsatisfiable
 
@@ -94,6 +94,8 @@ class Fetch:
                     raise StrangeAnswer("more bytes came than the file has")
                 await part.append(piece)
                 self._progress(part.size, self._content.size)
+        if part.size < self._content.size:
+            raise Unreachable("the answer ended before the file did")
 
 
 class _Part:
