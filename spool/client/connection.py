@@ -137,8 +137,7 @@ class Connection:
         try:
             yield response
         finally:
-            # What is left of a body that is refused must not be waited for, nor be taken for the next request.
-            response.close() if sending is not None and not sending.sent else response.release()
+            response.release()  # which ends what is still being sent or read, and then the connection
 
     def _proof(self, url: str) -> dict[str, str]:
         if self._token is None or not url.startswith(f"{self.url}/"):
@@ -166,7 +165,6 @@ class _Sending:
         self._body = body
         self.deadline = asyncio.timeout(None)
         self.error: Exception | None = None
-        self.sent = False
 
     async def pieces(self) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
@@ -178,7 +176,6 @@ class _Sending:
         except Exception as error:
             self.error = error
             raise
-        self.sent = True
 
 
 def _checked(answer: Answer) -> Answer:

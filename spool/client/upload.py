@@ -118,7 +118,6 @@ class Upload:
 
     async def _append(self, path: str, offset: int) -> Answer | None:
         feed = self._feed
-        self._offset = None  # unknown from the first byte on
         headers = {
             "Upload-Offset": str(offset),
             "Upload-Complete": "?1" if feed.last else "?0",

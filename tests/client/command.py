@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import os
 import pty
-import signal
 import subprocess
 import sys
 import threading
-from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from unittest import mock
 
 from spool import cli
-from tests.process import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT = 120
@@ -68,6 +69,7 @@ class Home:
         """Runs it in this process, for what a process of its own would not show better; it must end with `code`."""
         out, err = io.StringIO(), io.StringIO()
         with (
+            umask(0o022),  # commands change it for good
             mock.patch.dict(os.environ, self.environment, clear=True),
             mock.patch("sys.stdin", io.StringIO(stdin)),
             chdir(self.directory),
@@ -82,8 +84,20 @@ class Home:
         return Done(ended, out.getvalue(), err.getvalue())
 
 
-def finished(process: subprocess.Popen[str], stdin: str | None = None) -> Done:
-    out, err = process.communicate(stdin, timeout=TIMEOUT)
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def finished(process: subprocess.Popen[str], stdin: str | None = None, timeout: float = TIMEOUT) -> Done:
+    try:
+        out, err = process.communicate(stdin, timeout=timeout)
+    finally:
+        process.kill()
     assert "Traceback" not in err, err
     return Done(process.returncode, out, err)
 
@@ -97,19 +111,23 @@ class Terminal:
         self._home = home
 
     def __enter__(self) -> Self:
-        pid, self._descriptor = pty.fork()
-        if pid == 0:
-            os.chdir(self._home.directory)
-            os.execvpe(self._command[0], self._command, self._home.environment)
-        self.pid = pid
+        self._descriptor, inside = pty.openpty()  # pty.fork() is not for a process with threads
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *self._command],
+            cwd=self._home.directory,
+            env=self._home.environment,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+        )
+        os.close(inside)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        self._process.kill()
+        self._process.wait(10)
         self._reader.join(10)
         os.close(self._descriptor)
 
@@ -118,10 +136,10 @@ class Terminal:
 
     def wait(self) -> int:
         """The exit code."""
-        ended = eventually(lambda: status if (status := os.waitpid(self.pid, os.WNOHANG))[0] else None, TIMEOUT)
+        code = self._process.wait(TIMEOUT)
         self._reader.join(10)
         assert "Traceback" not in self.shown, self.shown
-        return os.waitstatus_to_exitcode(ended[1])
+        return code
 
     def _read(self) -> None:
         with suppress(OSError):  # EIO: nobody has the other end open any more

@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -329,6 +329,35 @@ async def test_server_that_says_it_stored_other_bytes_is_not_believed() -> None:
     async with stubbed(CREATED, done(b"lo")) as (client, _):
         with pytest.raises(Mismatch):
             await client.put(io.BytesIO(b"la"))
+
+
+async def test_rest_of_a_body_that_was_refused_is_not_sent(tmp_path: Path) -> None:
+    received, ended = 0, asyncio.Event()
+    size = 64 * MIB
+    with (tmp_path / "a.bin").open("wb") as file:
+        file.truncate(size)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, headers, body = CREATED if head.startswith(b"POST") else problem("bad-type", 415)
+        lines = "".join(f"{k}: {v}\r\n" for k, v in {**headers, "Content-Length": len(body)}.items())
+        writer.write(f"HTTP/1.1 {status} X\r\nConnection: close\r\n{lines}\r\n".encode() + body)
+        if head.startswith(b"PATCH"):
+            with suppress(ConnectionError):
+                while piece := await reader.read(MIB):
+                    received += len(piece)
+            ended.set()
+        writer.close()
+
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener, Client(f"http://127.0.0.1:{port}", tries=2) as client:
+        with pytest.raises(BadType):
+            await client.put(tmp_path / "a.bin")
+        async with asyncio.timeout(30):
+            await ended.wait()
+    assert received < size
 
 
 async def test_stream_that_the_server_lost_cannot_be_sent_again() -> None:

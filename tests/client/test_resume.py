@@ -210,7 +210,9 @@ def test_two_processes_do_not_send_the_same_file(server: Server, proxy: Proxy, f
     proxy.hold_at = 2 * MIB
     with far.start("put", path) as process:
         eventually(lambda: proxy.held)
-        assert "another process" in far.run("put", path, code=1).complaint
+        with far.start("put", path) as second:
+            done = finished(second, timeout=30)
+        assert (done.code, "another process" in done.complaint) == (1, True)
         proxy.release()
         assert finished(process).code == 0
     assert_stored_once(server, path, sha256)
