@@ -93,10 +93,7 @@ class Upload:
 
     async def _create(self) -> Answer | None:
         wish = self._wish
-        headers = {
-            "Upload-Complete": "?0",
-            "Content-Length": "0",
-        }
+        headers = {"Upload-Complete": "?0", "Content-Length": "0"}
         if wish.filename:
             name = quote(wish.filename, safe="", errors="replace")
             headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
@@ -117,17 +114,19 @@ class Upload:
         self._arrive(_parse_offset(answer))
 
     async def _append(self, path: str, offset: int) -> Answer | None:
-        feed = self._feed
+        last, end = self._feed.last, offset + self._feed.left
         headers = {
             "Upload-Offset": str(offset),
-            "Upload-Complete": "?1" if feed.last else "?0",
+            "Upload-Complete": "?1" if last else "?0",
             "Content-Type": "application/partial-upload",
-            "Content-Length": str(feed.left),
+            "Content-Length": str(end - offset),
         }
         answer = await self._connection.ask("PATCH", path, headers=headers, body=self._told(offset))
         if _is_complete(answer):
             return answer
-        self._arrive(_parse_offset(answer))
+        if last or _parse_offset(answer) != end:
+            raise StrangeAnswer("all of it was sent, but the server says that something else is there")
+        self._arrive(end)
         return None
 
     def _arrive(self, offset: int) -> None:
@@ -146,7 +145,7 @@ class Upload:
     async def _recover(self, error: SpoolError | Failure) -> None:
         """Returns when the next step may be taken; raises the error if none would help."""
         resumed, self._offset = self._path is not None, None
-        if isinstance(error, BadType | NotFound | Gone):
+        if isinstance(error, (BadType, *_LOST)):
             await self._forget()
         if isinstance(error, _LOST) and resumed and isinstance(self._feed, FileFeed) and not self._lost:
             self._path, self._reached, self._lost = None, 0, True  # a new upload, but only once

@@ -379,6 +379,14 @@ async def test_answer_without_an_offset_is_not_taken_for_one() -> None:
             await client.put(stream(b"la"))
 
 
+@pytest.mark.parametrize("answer", [at(1), at(2), at(3)])
+async def test_server_that_took_less_or_more_than_was_sent_is_not_believed(answer: Reply, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"la")
+    async with stubbed(CREATED, answer) as (client, _):
+        with pytest.raises(StrangeAnswer):
+            await client.put(tmp_path / "a")
+
+
 async def test_server_that_forgets_every_upload_is_given_up_on(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"la")
     gone = problem("not-found", 404)
