@@ -141,6 +141,13 @@ async def test_get_into_a_directory_replaces_nothing(client: Client, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["b.txt"]
 
 
+async def test_file_that_came_while_another_was_fetched_is_not_replaced(client: Client, tmp_path: Path) -> None:
+    file = await client.put(io.BytesIO(b"new"), filename="a.txt")
+    with pytest.raises(FileExistsError):
+        await client.get(file.id, tmp_path, progress=lambda *_: (tmp_path / "a.txt").touch())
+    assert (tmp_path / "a.txt").read_bytes() == b""
+
+
 async def test_two_do_not_fetch_the_same_bytes_into_one_directory(server: Server, tmp_path: Path) -> None:
     data = os.urandom(64 * MIB)
     record = server.put("a.bin", data)
@@ -399,9 +406,10 @@ async def test_server_that_forgets_every_upload_is_given_up_on(tmp_path: Path) -
 @pytest.mark.parametrize("status", [200, 204, 302])
 async def test_answer_that_ends_early_is_not_asked_for_for_ever(tmp_path: Path, status: int) -> None:
     short = (status, {}, b"" if status == 204 else b"l")
-    async with stubbed((200, {}, record(b"la la")), *[short] * 3) as (client, _):
+    async with stubbed((200, {}, record(b"la la")), *[short] * 3) as (client, stub):
         with pytest.raises((Unreachable, StrangeAnswer)):
             await client.get("x", tmp_path / "a")
+    assert len(stub.asked) <= 4
 
 
 async def test_part_that_was_not_asked_for_is_not_taken(tmp_path: Path) -> None:

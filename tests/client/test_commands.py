@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
+import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import zipfile
 from contextlib import contextmanager
@@ -163,6 +168,26 @@ def test_ctrl_c_ends_a_put_that_waits_for_a_terminal(home: Home) -> None:
         terminal.press("la la la\n\x03")
         assert terminal.wait() == 130
     assert "spool: interrupted\r\n" in terminal.shown
+
+
+def test_interrupt_ends_a_put_that_waits_for_a_pipe(home: Home) -> None:
+    reader, writer = os.pipe()
+    with (
+        os.fdopen(reader, "rb"),
+        os.fdopen(writer, "wb", 0) as pipe,
+        home.start("put", "-", stdin=reader) as process,
+    ):
+        pipe.write(b"la la la")
+        eventually(lambda: waiting(reader) == 0)
+        process.send_signal(signal.SIGINT)
+        done = finished(process, timeout=30)
+    assert (done.code, done.complaint) == (130, "interrupted")
+
+
+def waiting(descriptor: int) -> int:
+    """How many bytes are there to be read."""
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 @pytest.mark.parametrize(
@@ -417,6 +442,14 @@ def test_ls_of_a_server_stops_at_the_limit(home: Home) -> None:
     for name in "ab":
         stored(home, song(home, name))
     assert len(home.run("ls", "--limit", "1").out.splitlines()) == 1
+
+
+def test_ls_writes_nothing_that_moves_the_cursor(tmp_path: Path) -> None:
+    listing = b'{"files": [' + record_of(f"{ESCAPE}[2J\n", b"", "") + b'], "next": null}'
+    with stranger(plain("200 OK", listing)) as url:
+        out = Home(tmp_path / "home", SPOOL_URL=url).run("ls").out
+    assert ESCAPE not in out
+    assert len(out.splitlines()) == 1
 
 
 def test_rm_deletes_and_tells_what_was_not_there(home: Home, shared: Server) -> None:

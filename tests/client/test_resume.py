@@ -98,7 +98,7 @@ def test_put_over_a_network_that_is_lost_again_and_again_is_done_in_one_run(
     path, size = tmp_path / "a.bin", 24 * MIB
     sha256 = make_file(path, size)
     proxy.cut_up = [4 * MIB, 9 * MIB, 15 * MIB]
-    far.run("put", path)
+    far.run("put", path, "--tries", "2")  # in a row, without progress
     require_nothing_sent_twice(proxy.requests, size)
     assert proxy.cut_up == []
     assert len(proxy.of("POST")) == 1
