@@ -76,6 +76,8 @@ class Proxy:
         """Once so many bytes of bodies came from clients, no more are read."""
         self.sent = 0
         self.received = 0
+        self.ends: set[socket.socket] = set()
+        """Of connections that still pass something on."""
         self._port = port
         self._lock = threading.Lock()
         self._go_on = threading.Condition(self._lock)
@@ -176,6 +178,7 @@ class Proxy:
         return _Frames(head, body)
 
     def _pump(self, source: socket.socket, sink: socket.socket, frames: _Frames, is_up: bool) -> None:  # noqa: FBT001
+        self.ends.add(source)
         try:
             while data := source.recv(_READ):
                 with self._lock:
@@ -188,6 +191,8 @@ class Proxy:
         except OSError:
             for end in (source, sink):
                 _reset(end)
+        finally:
+            self.ends.discard(source)
 
     def _note(self, is_up: bool) -> None:  # noqa: FBT001
         """Raises ConnectionResetError where the connection is to be cut."""

@@ -81,7 +81,8 @@ def test_put_that_is_killed_at_random_goes_on_until_done(
             assert (done.code, done.complaint) == (130, "interrupted; run the same command again to go on")
         if rng.random() < 0.5:
             proxy.cut()
-    proxy.release()
+        proxy.release()
+        eventually(lambda: not proxy.ends)  # what was on its way has come to its end
     done = far.run("put", path)
     in_vain = require_nothing_sent_twice(proxy.requests, LARGE)
     assert len(proxy.of("POST")) == 1
