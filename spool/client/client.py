@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from spool.client.connection import Connection
@@ -126,7 +126,7 @@ class Client:
         since: datetime | None = None,
         until: datetime | None = None,
         sort: Sort = "created_at",
-        order: str = "desc",
+        order: Literal["asc", "desc"] = "desc",
     ) -> AsyncIterator[File]:
         """Every file that passes all filters, the newest first; pages are asked for as they are needed.
 

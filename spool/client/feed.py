@@ -95,7 +95,7 @@ class FileFeed:
             self._hash.update(piece)
             self._offset += len(piece)
             if not self.left:
-                self._require_unchanged()
+                await asyncio.to_thread(self._require_unchanged)
             yield piece
 
     def sha256(self) -> str:  # noqa: D102  # see Feed
