@@ -22,6 +22,7 @@ from aiohttp.http_parser import HttpRequestParserPy
 from spool import __version__
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
+from spool.certificate import certificate_of
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from spool.certificate import Certificate
     from spool.config import Config
     from spool.model import Key
     from spool.ports import Index, LabelledStore
@@ -173,10 +175,13 @@ def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Applic
 
 
 async def run(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start."""
+    """Serves until SIGTERM or SIGINT, then drains. Raises Busy, ConfigError or SpoolError if it cannot start."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    certificate = certificate_of(config.server)
+    if certificate:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
     _require_compiled_parser()
     raise_descriptor_limit()
     _keep_freed_memory()
@@ -187,7 +192,7 @@ async def run(config: Config) -> None:
         site = await make_site(config, blobs, index, sniffer)
         if not site.open_to_machine:
             await _make_first_token(index)
-        await _serve(config, site, stop)
+        await _serve(config, site, certificate, stop)
     sniffer.close()
     _log.info("server.stopped")
 
@@ -198,12 +203,13 @@ def _require_compiled_parser() -> None:
         raise Unavailable("aiohttp runs without its compiled parser: unset AIOHTTP_NO_EXTENSIONS, or install its wheel")
 
 
-async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
+async def _serve(config: Config, site: Site, certificate: Certificate | None, stop: asyncio.Event) -> None:
     crowd, most = _make_crowd(config.limits.max_connections)
     runner = Runner(
         make_application(site, config.server.cors_origins),
         config.limits,
         crowd,
+        certificate.context if certificate else None,
         handler_cancellation=True,
         auto_decompress=False,
         keepalive_timeout=_KEEPALIVE,
@@ -220,6 +226,8 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         _log_start(config, runner, most)
         await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
         await sweeper.spawn(_keep_rates(site.rates))
+        if certificate:
+            await sweeper.spawn(certificate.reload_for_ever())
         if config.storage.scrub_interval:
             await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
         await stop.wait()
@@ -255,18 +263,19 @@ async def _listen(config: Config, runner: Runner) -> None:
 
 
 def _log_start(config: Config, runner: Runner, most: int) -> None:
-    address = ",".join(_show_address(address) for address in runner.addresses)
+    scheme = "https" if config.server.tls_cert else "http"
+    address = ",".join(_show_address(address, scheme) for address in runner.addresses)
     _log.info(
         "server.started",
         {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
     )
 
 
-def _show_address(address: tuple[str, int] | str) -> str:
+def _show_address(address: tuple[str, int] | str, scheme: str) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"
+    return f"{scheme}://{host}:{address[1]}"
 
 
 def _only_this_machine(config: Config) -> bool:

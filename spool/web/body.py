@@ -89,9 +89,10 @@ class Body:
     def _read_more(self) -> None:
         """The event loop has less to do for each byte that comes, as long as few uploads share the memory."""
         transport = self._request.transport
-        if transport is not None and hasattr(transport, "max_size"):  # what asyncio asks of a socket; TLS has none
+        reader = getattr(transport, "_ssl_protocol", transport)
+        if reader is not None and hasattr(reader, "max_size"):  # what asyncio asks of a socket
             smallest, largest = _READS
-            transport.max_size = max(smallest, min(largest, self._request.app[SITE].ingest.batch_size() // 2))
+            reader.max_size = max(smallest, min(largest, self._request.app[SITE].ingest.batch_size() // 2))
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:
