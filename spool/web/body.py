@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
@@ -12,7 +13,7 @@ from spool.errors import BadRequest, CutOff, ExpectationFailed, RequestTimeout, 
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from spool.config import Limits
 
@@ -57,19 +58,20 @@ class Body:
         """
         await self._send_continue()
         content = self._request.content
-        while not content.at_eof():
-            ending: Exception | None = None
-            try:
-                async with self._pace.waiting(), _readable():
-                    chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
-            except Exception as error:  # noqa: BLE001  # it is raised below
-                ending = self._interruption or error
-                chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
-            if chunk:
-                self._count(chunk)
-                yield chunk
-            if ending is not None:
-                raise ending
+        with self._pace.watch(self.interrupt):
+            while not content.at_eof():
+                ending: Exception | None = None
+                try:
+                    with self._pace.waiting(), _readable():
+                        chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
+                except Exception as error:  # noqa: BLE001  # it is raised below
+                    ending = self._interruption or error
+                    chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
+                if chunk:
+                    self._count(chunk)
+                    yield chunk
+                if ending is not None:
+                    raise ending
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
 
@@ -102,8 +104,8 @@ class Body:
         writer.output_size = 0  # aiohttp takes what was written for the start of an answer, and could not send an error
 
 
-@asynccontextmanager
-async def _readable() -> AsyncIterator[None]:
+@contextmanager
+def _readable() -> Iterator[None]:
     try:
         yield
     except web.RequestPayloadError as error:
@@ -121,17 +123,38 @@ class _Pace:
         self._rate = limits.min_rate
         self._waited = 0.0
         self._size = 0
+        self._loop = asyncio.get_running_loop()
+        self._since = inf
+        """When it began to wait; never, if it does not."""
+        self._timer: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def waiting(self) -> AsyncIterator[None]:
-        clock = asyncio.get_running_loop().time
-        start = clock()
+    @contextmanager
+    def watch(self, interrupt: Callable[[Exception], None]) -> Iterator[None]:
+        """Calls `interrupt` when it has waited too long. One timer does for all chunks: each would cost some."""
+        self._look(interrupt)
         try:
-            async with asyncio.timeout(self._idle):
-                yield
-        except TimeoutError as error:
-            raise RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)) from error
-        self._waited += clock() - start
+            yield
+        finally:
+            assert self._timer is not None
+            self._timer.cancel()
+
+    def _look(self, interrupt: Callable[[Exception], None]) -> None:
+        now = self._loop.time()
+        end = min(self._since, now) + self._idle
+        if end <= now:
+            interrupt(RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)))
+            end = now + self._idle
+        self._timer = self._loop.call_at(end, self._look, interrupt)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Meanwhile the client is waited for."""
+        self._since = start = self._loop.time()
+        try:
+            yield
+        finally:
+            self._since = inf
+        self._waited += self._loop.time() - start
 
     def received(self, size: int) -> None:
         self._size += size

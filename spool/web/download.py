@@ -164,6 +164,7 @@ async def _encrypt_span(
             raise
         await response.write(data)
         _require_all(request, count - len(data))
+    await request.writer.drain()  # TLS that is closed over what still waits has little time to send it
 
 
 def _require_all(request: web.Request, missing: int) -> None:

@@ -107,10 +107,3 @@ class Secure(_SSLProtocol):  # type: ignore[misc]
     def _set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         super()._set_write_buffer_limits(high, low)
         self._outgoing_high_water = max(1, self._outgoing_high_water)  # at 0 asyncio takes an empty buffer for full
-
-    def _check_shutdown_timeout(self) -> None:
-        """What still waits to be taken is watched by the connection's outflow, and may take its time."""
-        if self._transport is not None and self._get_write_buffer_size():
-            self._shutdown_timeout_handle = self._loop.call_later(self._tls.farewell, self._check_shutdown_timeout)
-        else:
-            super()._check_shutdown_timeout()
