@@ -45,7 +45,7 @@ class Body:
         self._max_size = max_size
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
-        self._pace = _Pace(limits)
+        self._pace = _Pace(limits, self.interrupt)
         self._interruption: Exception | None = None
         self.size = 0
         """Bytes that came so far."""
@@ -58,7 +58,10 @@ class Body:
         """
         await self._send_continue()
         content = self._request.content
-        with self._pace.watch(self.interrupt):
+        if content.is_eof() and content.exception() is None and (chunk := content.read_nowait()):  # all of it is here
+            self._count(chunk)
+            yield chunk
+        try:
             while not content.at_eof():
                 ending: Exception | None = None
                 try:
@@ -72,6 +75,8 @@ class Body:
                     yield chunk
                 if ending is not None:
                     raise ending
+        finally:
+            self._pace.stop()
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
 
@@ -117,7 +122,9 @@ def _readable() -> Iterator[None]:
 class _Pace:
     """Measures only the time spent waiting for the client: a slow disk of ours is not its fault."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, interrupt: Callable[[Exception], None]) -> None:
+        """`interrupt` is called when it has waited too long."""
+        self._interrupt = interrupt
         self._idle = limits.idle_timeout.total_seconds()
         self._window = limits.min_rate_window.total_seconds()
         self._rate = limits.min_rate
@@ -128,28 +135,27 @@ class _Pace:
         """When it began to wait; never, if it does not."""
         self._timer: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def watch(self, interrupt: Callable[[Exception], None]) -> Iterator[None]:
-        """Calls `interrupt` when it has waited too long. One timer does for all chunks: each would cost some."""
-        self._look(interrupt)
-        try:
-            yield
-        finally:
-            assert self._timer is not None
-            self._timer.cancel()
-
-    def _look(self, interrupt: Callable[[Exception], None]) -> None:
+    def _look(self) -> None:
+        """One timer does for all chunks: to set one for each would cost some."""
         now = self._loop.time()
         end = min(self._since, now) + self._idle
         if end <= now:
-            interrupt(RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)))
+            self._interrupt(RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)))
             end = now + self._idle
-        self._timer = self._loop.call_at(end, self._look, interrupt)
+        self._timer = self._loop.call_at(end, self._look)
+
+    def stop(self) -> None:
+        """Nothing is waited for any more. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Meanwhile the client is waited for."""
         self._since = start = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(start + self._idle, self._look)
         try:
             yield
         finally:
