@@ -1,6 +1,6 @@
 """TLS around a connection: asyncio's layer, with the limits and the room that it does not have by itself.
 
-`Secure` follows asyncio's SSLProtocol in its unwritten ways, which have been the same from Python 3.11 to 3.13. What it
+`Secure` follows asyncio's SSLProtocol in its unwritten ways, which are the same from Python 3.11 to 3.13. What it
 changes: a handshake counts as a connection and has the time of a head; what waits for a slow client is seen by whoever
 watches, also what waits below TLS; and a connection has no buffers of its own.
 """

@@ -156,8 +156,8 @@ class TestTls:
     def test_cut_off_upload_leaves_nothing(self, server: Server) -> None:
         with closing(self.connect(server)) as connection:
             connection.putrequest("PUT", "/files/cut")
-            connection.putheader("Content-Length", str(4 * MIB))
-            connection.endheaders(bytes(2 * MIB))
+            connection.putheader("Content-Length", str(8 * MIB))
+            connection.endheaders(bytes(5 * MIB))
             eventually(lambda: server.staged() == 1)
         eventually(lambda: server.staged() == 0)
         assert server.blobs() == {}
@@ -166,12 +166,12 @@ class TestTls:
     def test_upload_that_runs_at_sigterm_is_stored(self, server: Server) -> None:
         with closing(self.connect(server)) as connection:
             connection.putrequest("PUT", "/files/late")
-            connection.putheader("Content-Length", str(2 * MIB))
-            connection.endheaders(bytes(MIB))
+            connection.putheader("Content-Length", str(8 * MIB))
+            connection.endheaders(bytes(5 * MIB))
             eventually(lambda: server.staged() == 1)
             server.terminate()
             eventually(lambda: server.events("server.draining"))
-            connection.send(bytes(MIB))
+            connection.send(bytes(3 * MIB))
             assert connection.getresponse().status == 201
         assert server.wait() == 0
 
