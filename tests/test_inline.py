@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sqlite3
 from contextlib import AsyncExitStack, aclosing, closing
@@ -18,10 +19,13 @@ from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.model import FileQuery, Intent, Key, Principal, Usage
 from spool.policy import Policy
+from spool.staging import fill
 from spool.store import INDEX, LocalStore, SqliteIndex, copy_spool, open_blobs, open_index
+from spool.store.local import open_local
 from spool.work import expiry, gc, reindex, scrub
 from spool.work.fsck import Fsck
 from tests.clock import NOON, Clock
+from tests.store.gates import Gated, Gatekeeper
 from tests.test_ingest import Blobs, FailingIndex, Source
 
 if TYPE_CHECKING:
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spool.model import Answer, File, FileId, Finding, Upload
-    from spool.ports import Files, LabelledStore
 
 EVER = datetime.max.replace(tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -57,9 +60,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.catalog = Catalog(self.blobs, self.index, self.clock)
 
-    def ingest(
-        self, inline_max: int = MAX, *, blobs: LabelledStore | None = None, files: Files | None = None
-    ) -> Ingest:
+    def ingest(self, inline_max: int = MAX, *, blobs: Any = None, files: Any = None) -> Ingest:
         return Ingest(
             blobs=blobs or self.blobs,
             files=files or self.index,
@@ -382,3 +383,100 @@ async def test_row_of_a_file_is_as_its_record_says(bench: Bench) -> None:
         [(body, digest, size)] = index.execute("SELECT body, sha256, size FROM files").fetchall()
     assert (body, size) == (SMALL, len(SMALL))
     assert digest == hashlib.sha256(SMALL).hexdigest() == file.sha256
+
+
+class Gates(Gatekeeper):
+    """Lets so many calls through, and holds the next one until all are."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+        self.held = asyncio.Event()
+
+    async def enter(self) -> None:
+        self.open = self.left > 0
+        self.left -= 1
+        if not self.open:
+            self.held.set()
+        await super().enter()
+
+    def let_all_through(self) -> None:
+        self.left = 1000
+        for gate in self.waiting:
+            if not gate.done():
+                gate.set_result(None)
+
+
+async def drip(body: bytes, gates: Gates) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 30 * KIB):
+        await gates.enter()
+        gates.leave()
+        yield body[start : start + 30 * KIB]
+
+
+@pytest.mark.parametrize("nameless", [True, False], ids=["nameless", "named"])
+@pytest.mark.parametrize("inline_max", [0, MAX])
+async def test_cancellation_at_any_step_keeps_all_or_nothing(
+    tmp_path: Path,
+    inline_max: int,
+    nameless: bool,  # noqa: FBT001
+) -> None:
+    bodies = [SMALL, LARGE, b"", bytes(70 * KIB), OTHER]
+    steps = kept = 0
+    async with AsyncExitStack() as stack:
+        blobs = await stack.enter_async_context(aclosing(await open_local(tmp_path, nameless=nameless)))
+        bench = Bench(tmp_path, blobs, await stack.enter_async_context(aclosing(await open_index(tmp_path))))
+        for steps in range(100):
+            gates = Gates(steps)
+            blobs, index = Gated(bench.blobs, gates), Gated(bench.index, gates)
+            ingest = bench.ingest(inline_max, blobs=blobs, files=index)
+            task = asyncio.ensure_future(upload(ingest, bodies, gates))
+            held = asyncio.ensure_future(gates.held.wait())
+            await asyncio.wait([task, held], return_when=asyncio.FIRST_COMPLETED)
+            ended = task.done()
+            held.cancel()
+            task.cancel()
+            gates.let_all_through()
+            await asyncio.gather(task, return_exceptions=True)
+            await gates.settle()
+            files = await bench.files()
+            assert len(files) in (0, len(bodies))
+            assert sorted([await bench.content(file.id) for file in files]) == (sorted(bodies) if files else [])
+            assert not ingest.active
+            assert not ingest._admission.running
+            await gc.run_once(bench.blobs, bench.index, frozenset, EVER)
+            assert await bench.keys() == {file.key for file in files if not file.inline}
+            assert await bench.check(deep=True) == []
+            kept += bool(files)
+            for file in files:
+                await bench.catalog.delete(file.id)
+            if ended:
+                break
+        assert ended
+        assert await bench.keys() == set()
+        print(f"\ncancelled at {steps} steps; all was kept {kept} times")  # noqa: T201  # worth reading
+    assert steps >= 8
+
+
+async def upload(ingest: Ingest, bodies: Sequence[bytes], gates: Gates) -> None:
+    """As a form is taken: what goes wrong before the commit discards what came."""
+    uploads: list[Upload] = []
+    with await ingest.admit(ADA, None, len(bodies)) as reservation:
+        try:
+            for number, body in enumerate(bodies):
+                intent = Intent(f"{number}.txt")
+                uploads.append(await ingest.receive(intent, ADA, drip(body, gates), reservation))
+        except BaseException:
+            await ingest.discard(uploads)
+            raise
+        await ingest.commit(uploads)
+
+
+async def test_small_body_is_held_in_one_piece_for_each_batch() -> None:
+    async def source() -> AsyncIterator[list[bytes]]:
+        for _ in range(3):
+            yield [b"ab"] * 2000
+
+    held = [b"head"]
+    assert await fill(held, source()) is None
+    assert held == [b"head", *[b"ab" * 2000] * 3]
