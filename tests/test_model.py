@@ -77,8 +77,9 @@ class Spool(RuleBasedStateMachine):
 
     @initialize(operations=st.tuples(puts, begins, begins, begins), inline_max=limits)
     def fill(self, operations: list[Operation], inline_max: int) -> None:
-        self.inline_max = inline_max
-        self.run(self._restart())
+        if inline_max:
+            self.inline_max = inline_max
+            self.run(self._restart())
         for operation in operations:
             self.run(self._calmly(operation))
 
