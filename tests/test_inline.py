@@ -240,7 +240,11 @@ async def test_file_in_the_index_touches_no_blob(bench: Bench) -> None:
     blobs: Any = Blobs(bench.blobs, fail)
     ingest = bench.ingest(blobs=blobs)
     [file] = await ingest.commit(await receive(ingest, SMALL))
-    assert file.inline
+    nothing: Any = None
+    catalog = Catalog(nothing, bench.index, bench.clock)
+    assert await catalog.open(file) == SMALL
+    await catalog.annotate(file.id, lambda file: file)
+    assert await catalog.delete(file.id) == file
 
 
 async def test_files_in_the_index_count_as_all_others(bench: Bench) -> None:

@@ -217,6 +217,22 @@ async def test_delete_of_a_put_that_waits_leaves_nothing(store: LocalStore, disk
     assert staged(tmp_path) == []
 
 
+async def test_delete_of_a_put_whose_lot_has_begun_leaves_nothing(
+    store: LocalStore, disk: Disk, tmp_path: Path
+) -> None:
+    before, gate = descriptors(), Gate()
+    disk.start("writev", gate)
+    working = asyncio.ensure_future(one_lot(store, disk, store.put(BAD, BAD.encode()), store.put(KEY, b"late")))
+    assert await asyncio.to_thread(gate.reached.wait, LONG)
+    await store.delete(KEY)
+    gate.opened.set()
+    first, late = await working
+    assert (first, type(late)) == (None, Unavailable)
+    assert set(await keys(store)) == {BAD, FAR}
+    assert staged(tmp_path) == []
+    assert descriptors() == before
+
+
 async def test_puts_that_wait_when_the_store_is_closed_are_done(tmp_path: Path) -> None:
     for nameless in (True, False):
         names = [Key(f"{n:02x}{nameless:030x}") for n in range(20)]
