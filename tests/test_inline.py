@@ -163,7 +163,7 @@ async def test_what_a_request_may_not_keep_in_memory_becomes_a_blob(bench: Bench
 async def test_equal_bytes_in_the_index_are_kept_by_each_file(bench: Bench) -> None:
     files = await bench.add(SMALL, SMALL)
     assert len({file.key for file in files}) == 2
-    await bench.catalog.delete(files[0].id)
+    await bench.catalog.delete(files[0].id, None)
     assert await bench.content(files[1].id) == SMALL
 
 
@@ -176,7 +176,7 @@ async def test_file_in_the_index_and_a_blob_of_equal_bytes_know_nothing_of_each_
     assert {file.key for file in blobs} == await bench.keys()
     assert len(await bench.keys()) == 1
     for file in blobs:
-        await bench.catalog.delete(file.id)
+        await bench.catalog.delete(file.id, None)
     assert await bench.keys() == set()
     [left] = await bench.files()
     assert await bench.content(left.id) == SMALL
@@ -243,24 +243,24 @@ async def test_file_in_the_index_touches_no_blob(bench: Bench) -> None:
     nothing: Any = None
     catalog = Catalog(nothing, bench.index, bench.clock)
     assert await catalog.open(file) == SMALL
-    await catalog.annotate(file.id, lambda file: file)
-    assert await catalog.delete(file.id) == file
+    await catalog.annotate(file.id, lambda file: file, None)
+    assert await catalog.delete(file.id, None) == file
 
 
 async def test_files_in_the_index_count_as_all_others(bench: Bench) -> None:
     one, two, three = await bench.add(SMALL, SMALL, LARGE)
     assert await bench.index.usage("ada") == Usage(3, 2 * len(SMALL) + len(LARGE))
-    await bench.catalog.delete(one.id)
-    await bench.catalog.delete(three.id)
+    await bench.catalog.delete(one.id, None)
+    await bench.catalog.delete(three.id, None)
     assert await bench.index.usage("ada") == Usage(1, len(SMALL))
-    await bench.catalog.delete(two.id)
+    await bench.catalog.delete(two.id, None)
     assert await bench.index.usage("ada") == Usage(0, 0)
     assert await bench.check(deep=True) == []
 
 
 async def test_deleted_file_takes_its_bytes_along(bench: Bench) -> None:
     one, two = await bench.add(SMALL, OTHER)
-    assert await bench.catalog.delete(one.id) == one
+    assert await bench.catalog.delete(one.id, None) == one
     with pytest.raises(NotFound):
         await bench.catalog.open(one)
     with pytest.raises(NotFound):
@@ -270,7 +270,9 @@ async def test_deleted_file_takes_its_bytes_along(bench: Bench) -> None:
 
 async def test_changed_record_keeps_its_bytes(bench: Bench) -> None:
     [file] = await bench.add(SMALL)
-    changed = await bench.catalog.annotate(file.id, lambda file: file.__class__(**{**_members(file), "filename": "b"}))
+    changed = await bench.catalog.annotate(
+        file.id, lambda file: file.__class__(**{**_members(file), "filename": "b"}), None
+    )
     assert (changed.filename, changed.inline) == ("b", True)
     assert await bench.index.file(file.id) == changed
     assert await bench.content(file.id) == SMALL
@@ -453,7 +455,7 @@ async def test_cancellation_at_any_step_keeps_all_or_nothing(
             assert await bench.check(deep=True) == []
             kept += bool(files)
             for file in files:
-                await bench.catalog.delete(file.id)
+                await bench.catalog.delete(file.id, None)
             if ended:
                 break
         assert ended
