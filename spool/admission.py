@@ -18,8 +18,8 @@ from spool.model import Usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from spool.counting import Ledger
     from spool.model import Principal
-    from spool.ports import Ledger
 
 _AHEAD: Final = 16 * 1024 * 1024
 """What an upload of unknown size holds beyond what it has written, and takes anew whenever that is used up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spool.errors import Damaged, NotFound, SpoolError
 from spool.labels import to_label
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import BinaryIO
 
-    from spool.model import File, FileId, FileQuery, Page
+    from spool.model import By, File, FileId, FileQuery, Page
     from spool.ports import Clock, Files, LabelledStore
 
 _log = logging.getLogger(__name__)
+
+_SMALL: Final = 64 * 1024
+"""Bytes of a file that are read in one go."""
 
 
 class Catalog:
@@ -64,27 +67,31 @@ class Catalog:
 
         The caller closes it. Raises NotFound, or Damaged if they are not there.
         """
-        if file.inline:
-            return await self._files.body(file.id)
         try:
-            return await self._blobs.open(file.key)
+            if file.size > _SMALL:
+                return await self._blobs.open(file.key)
+            body = await (self._files.body(file.id) if file.inline else self._blobs.read(file.key))
         except NotFound as error:
             await self.file(file.id)  # or it was deleted just now
             _log.error("blob.damaged", {"key": file.key, "damage": "missing", "files": 1})
             raise Damaged("the bytes of this file are gone from the disk", damage="missing") from error
+        if len(body) != file.size:
+            _log.error("blob.damaged", {"key": file.key, "damage": "size", "files": 1})
+            raise Damaged("the bytes of this file are not as many as there were", damage="size")
+        return body
 
-    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+    async def annotate(self, id: FileId, edit: Callable[[File], File], by: By | None) -> File:
         """See `ports.Files.annotate`."""
-        file = await self._files.annotate(id, lambda file: edit(self._living(file)))
+        file = await self._files.annotate(id, lambda file: edit(self._living(file)), by)
         await self._label(file, to_label(file).text)
         return file
 
-    async def delete(self, id: FileId) -> File:
-        """The file is gone, durably; returns what it was. Raises NotFound.
+    async def delete(self, id: FileId, by: By | None) -> File:
+        """The file is gone, durably; returns what it was. `by` is None if its time had come. Raises NotFound.
 
         The row goes first: if the bytes stay behind for any reason, the sweep takes them.
         """
-        file = await self._files.remove(id)
+        file = await self._files.remove(id, by)
         if file.inline:
             return file
         # Nobody can begin to share a blob that no record names, so that asking afterwards leaves no race.

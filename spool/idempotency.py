@@ -13,7 +13,7 @@ from spool.turns import Turns
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from spool import ports
+    from spool import counting
     from spool.ports import Answers, Clock
 
 LIFETIME: Final = timedelta(hours=24)
@@ -23,7 +23,7 @@ LIFETIME: Final = timedelta(hours=24)
 class Idempotency:
     """Which keys are in use now, and what was answered under them before."""
 
-    def __init__(self, answers: Answers, clock: Clock, turns: ports.Turns | None = None) -> None:
+    def __init__(self, answers: Answers, clock: Clock, turns: counting.Turns | None = None) -> None:
         """`turns` are those of all processes, if there are several."""
         self._answers = answers
         self._clock = clock

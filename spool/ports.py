@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
-    from typing import BinaryIO, Self
+    from typing import BinaryIO
 
     from spool.model import (
         Answer,
+        By,
         Damage,
+        Entry,
         File,
         FileId,
         FileQuery,
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
         Label,
         Override,
         Page,
-        Principal,
         Resumable,
         Scrub,
         Staged,
         Token,
         TokenId,
+        Totals,
         UploadId,
         Usage,
         Window,
@@ -49,57 +51,6 @@ class Sniffer(Protocol):
 
     async def sniff(self, head: bytes) -> str:
         """The media type of a file that starts with `head`: its first 4 KiB or more, or all of it."""
-
-
-class Turns(Protocol):
-    """Names that one request has at a time, in whichever process it is answered."""
-
-    async def take(self, name: str, stop: Callable[[], None]) -> Callable[[], None]:
-        """The caller has the name, until it calls what this returns, which is idempotent.
-
-        Whoever has it is told to `stop`, once or more often, also before it has begun; those who wait get it in the
-        order in which they asked.
-        """
-
-    async def try_take(self, name: str) -> Callable[[], None] | None:
-        """As `take`; None if somebody has the name."""
-
-    def taken(self, name: str) -> bool:
-        """Whether somebody has the name, as far as this process knows."""
-
-
-class Hold(Protocol):
-    """What one running upload holds; it is let go of at the end of the `with`."""
-
-    async def take(self, size: int) -> None:
-        """`size` bytes are about to be written. Raises QuotaExceeded or StorageFull if they may not be."""
-
-    async def hold(self, size: int) -> bool:
-        """Whether `size` bytes may stay in memory until the commit; then they are taken. Raises as `take` does."""
-
-    async def add_file(self) -> None:
-        """The upload is to become one file more. Raises QuotaExceeded or StorageFull."""
-
-    def recorded(self) -> None:
-        """All that was taken is on the disk, and the index counts it from now on."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class Ledger(Protocol):
-    """What running uploads hold, of all processes together."""
-
-    @property
-    def running(self) -> int:
-        """Uploads of this process that hold something."""
-
-    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Hold:
-        """What an upload of `size` bytes, or of unknown size, has to hold.
-
-        It may become `files` files that the index does not count yet. Raises TooMany, QuotaExceeded or StorageFull.
-        """
 
 
 class BlobWriter(Protocol):
@@ -154,6 +105,9 @@ class BlobStore(Protocol):
 
         It stays readable when the blob is deleted meanwhile. Raises NotFound.
         """
+
+    async def read(self, key: Key) -> bytes:
+        """All of the live blob, in one step: for what is small. Raises NotFound."""
 
     def locate(self, key: Key) -> Path | None:
         """Where the blob lies, relative to the store's root, for a proxy that reads it itself; None if nowhere."""
@@ -241,13 +195,13 @@ class Files(Protocol):
         not full, or empty, and still have a `next`. Raises BadRequest for a cursor that this query did not give.
         """
 
-    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+    async def annotate(self, id: FileId, edit: Callable[[File], File], by: By | None = None) -> File:
         """The record is `edit` of itself; returns it. Concurrent edits happen one after the other. Raises NotFound.
 
         `edit` may change filename, metadata and expires_at. What it raises, annotate raises, and nothing has changed.
         """
 
-    async def remove(self, id: FileId) -> File:
+    async def remove(self, id: FileId, by: By | None = None) -> File:
         """The record is gone; returns what it was. Its blob is the caller's to delete. Raises NotFound."""
 
     async def expired(self, now: datetime, limit: int) -> Sequence[File]:
@@ -276,6 +230,9 @@ class Inventory(Protocol):
 
     async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
         """At most `limit` uploads that are not finished, ordered by id, from the one after `after` on."""
+
+    async def totals(self) -> Totals:
+        """Of all that there is, at a cost that grows with principals and unfinished uploads, not with files."""
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
         """The files that share this blob are known to be damaged, or sound; returns those of which that is new."""
@@ -344,7 +301,7 @@ class Answers(Protocol):
 class Tokens(Protocol):
     """Who may ask for what."""
 
-    async def add_token(self, token: Token, secret_hash: str) -> None:
+    async def add_token(self, token: Token, secret_hash: str, by: By | None = None) -> None:
         """The token is known, under the hex SHA-256 of its secret."""
 
     async def token(self, secret_hash: str) -> Token | None:
@@ -353,7 +310,7 @@ class Tokens(Protocol):
     async def tokens(self) -> Sequence[Token]:
         """All tokens, oldest first, without overrides."""
 
-    async def revoke(self, id: TokenId) -> None:
+    async def revoke(self, id: TokenId, by: By | None = None) -> None:
         """The token is no longer known. Raises NotFound."""
 
     async def has_tokens(self) -> bool:
@@ -372,10 +329,10 @@ class Allowances(Protocol):
     async def overrides(self) -> Sequence[Override]:
         """All that is set, by owner."""
 
-    async def set_override(self, override: Override) -> None:
+    async def set_override(self, override: Override, by: By | None = None) -> None:
         """This is set for its owner. Where it says None, what was set stays."""
 
-    async def clear_override(self, owner: str) -> None:
+    async def clear_override(self, owner: str, by: By | None = None) -> None:
         """Nothing is set for `owner`. Raises NotFound if nothing was."""
 
     async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
@@ -385,8 +342,21 @@ class Allowances(Protocol):
         """All that are recorded, one for each owner at most, in no order."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the six."""
+class Audit(Protocol):
+    """Who did what. A verb of the index that is told by whom has its entry in the same transaction, or no effect.
+
+    Entries are added at the end, and never changed.
+    """
+
+    async def audited(self, since: datetime, after: int, limit: int) -> Sequence[Entry]:
+        """At most `limit` entries made at or after `since`, in the order of their numbers, from above `after` on."""
+
+    async def forget_audited(self, before: datetime | None, most: int) -> int:
+        """Of the 10,000 oldest entries, those made before `before`, or behind the latest `most`, are gone; how many."""
+
+
+class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Audit, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the seven."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import BinaryIO
 
-    from spool import ports
+    from spool import counting
     from spool.ingest import Ingest
     from spool.model import File, Intent, Principal
     from spool.policy import Policy
@@ -54,7 +54,7 @@ class Resumption:
         policy: Policy,
         clock: Clock,
         ttl: timedelta,
-        turns: ports.Turns | None = None,
+        turns: counting.Turns | None = None,
     ) -> None:
         """`ttl` is how long an upload without progress is kept, and a finished one remembered.
 

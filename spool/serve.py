@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiojobs
 import aiojobs.aiohttp
-from aiohttp import web
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_parser import HttpRequestParserPy
 
-from spool import __version__
+from spool import __version__, systemd
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
+from spool.certificate import certificate_of
+from spool.config import supervision
 from spool.crew.office import Counted
 from spool.errors import StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
-from spool.model import Allowance
+from spool.metrics import Metrics
+from spool.model import Allowance, By
 from spool.policy import Policy
 from spool.process import keep_freed_memory, raise_descriptor_limit
 from spool.rates import Rates
@@ -35,10 +37,12 @@ from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.turns import Turns
-from spool.upkeep import upkeep
+from spool.upkeep import save_rates, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
+from spool.web.listen import Busy as Busy  # noqa: PLC0414  # what `run` raises
+from spool.web.listen import listen_on, show_address
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
 
@@ -46,9 +50,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+    from socket import socket
 
-    from spool import ports
-    from spool.config import Config
+    from aiohttp import web
+
+    from spool import counting
+    from spool.certificate import Certificate
+    from spool.config import Config, Limits, Supervision
     from spool.ports import Index, LabelledStore
     from spool.rates import Counter
     from spool.store import LocalStore, SqliteIndex
@@ -62,18 +70,10 @@ _LINGER: Final = 3
 _COMMIT_GRACE: Final = 30
 _LOOK_AGAIN: Final = 0.1
 """Seconds in which uploads may be admitted by one look at the disk: others may take of it meanwhile."""
-BACKLOG: Final = 1024
-"""Connections that the kernel keeps until they are accepted."""
-_ACCEPTS: Final = 1
-"""Connections that are accepted in one turn of the event loop: with each more, whoever is served waits for one more."""
 _RESERVE: Final = 128
 """Descriptors that no connection may take: half of them for connections that come at once or are being refused."""
 _MAX_FIELD: Final = 64 * 1024
 """Bytes of one header field: Upload-Metadata and Upload-Concat can be long."""
-
-
-class Busy(Exception):
-    """The address or the directory is in use by somebody else."""
 
 
 def now() -> datetime:
@@ -84,9 +84,9 @@ def now() -> datetime:
 class Counters(NamedTuple):
     """What is counted once for all processes, as one of them sees it."""
 
-    ledger: ports.Ledger
+    ledger: counting.Ledger
     rates: Counter
-    turns: ports.Turns
+    turns: counting.Turns
 
 
 @asynccontextmanager
@@ -124,7 +124,12 @@ async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) ->
 
 
 def _make_ingest(  # noqa: PLR0913, PLR0917
-    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy, ledger: ports.Ledger
+    config: Config,
+    blobs: LocalStore,
+    index: SqliteIndex,
+    sniffer: MagicSniffer,
+    policy: Policy,
+    ledger: counting.Ledger,
 ) -> Ingest:
     return Ingest(
         blobs=blobs,
@@ -136,25 +141,26 @@ def _make_ingest(  # noqa: PLR0913, PLR0917
         clock=now,
         dedupe=config.storage.dedupe,
         inline_max=config.storage.inline_max,
+        metrics=Metrics(),
     )
 
 
-async def make_site(
-    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, counters: Counters | None = None
+async def make_site(  # noqa: PLR0913  # the composition roots name each of them
+    config: Config,
+    blobs: LocalStore,
+    index: SqliteIndex,
+    sniffer: MagicSniffer,
+    sockets: Sequence[socket] = (),
+    *,
+    counters: Counters | None = None,
 ) -> Site:
-    """Everything the handlers work with; without `counters` it has some of its own."""
+    """Everything the handlers work with, with counters of its own if need be. The server listens on `sockets`."""
     limits, server = config.limits, config.server
     ledger, rates, turns = counters or await make_counted(config, blobs, index)
-    policy = Policy(
-        limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
-    )
+    policy = _policy(config)
     ingest = _make_ingest(config, blobs, index, sniffer, policy, ledger)
-    ttl = limits.upload_ttl
-    resumption = Resumption(
-        ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=ttl, turns=turns
-    )
-    allowance = Allowance(limits.quota, limits.quota_files, limits.requests_per_minute, limits.uploads_per_principal)
-    tus, rufh = make_dialects(limits.max_file_size, int(ttl.total_seconds()))
+    resumption = _make_resumption(config, blobs, index, ingest, turns)
+    tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
         resumption=resumption,
@@ -168,14 +174,35 @@ async def make_site(
         policy=policy,
         limits=limits,
         clock=now,
-        allowance=allowance,
+        allowance=_allowance(limits),
         rates=rates,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
-        open_to_machine=_only_this_machine(config),
+        open_to_machine=_only_this_machine(config, sockets),
         traffic=Traffic(),
+        metrics=ingest.metrics,
+        metrics_public=server.metrics == "public",
+        queues={"publish": lambda: blobs.queued, "index": lambda: index.queued},
         readiness=Readiness(lambda: _probe(blobs, index, limits.min_free_space)),
     )
+
+
+def _make_resumption(
+    config: Config, blobs: LocalStore, index: SqliteIndex, ingest: Ingest, turns: counting.Turns
+) -> Resumption:
+    ttl, policy = config.limits.upload_ttl, _policy(config)
+    return Resumption(
+        ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=ttl, turns=turns
+    )
+
+
+def _policy(config: Config) -> Policy:
+    policy = config.policy
+    return Policy(config.limits.max_file_size, policy.allow_types, policy.deny_types, policy.expire_after or None)
+
+
+def _allowance(limits: Limits) -> Allowance:
+    return Allowance(limits.quota, limits.quota_files, limits.requests_per_minute, limits.uploads_per_principal)
 
 
 async def _probe(blobs: LabelledStore, index: Index, min_free_space: int) -> None:
@@ -193,19 +220,32 @@ def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Applic
 
 
 async def run(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start."""
-    stop = prepare()
-    async with own_site(config) as (site, counted, _):
-        background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
-        await answer(
-            config,
-            site,
-            stop,
-            listen=partial(_listen, config),
-            ready=partial(_log_start, config),
-            meanwhile=background,
-        )
+    """Serves until SIGTERM or SIGINT, then drains. Raises Busy, ConfigError or SpoolError if it cannot start."""
+    stop, told = prepare(), supervision()
+    sockets = systemd.inherited(told)
+    async with own_site(config, sockets) as (site, counted, _):
+
+        def ready(runner: Runner, most: int) -> None:
+            log_start(config, runner.addresses, most)
+            systemd.tell(told, "READY=1")
+
+        async with supervised(told):
+            background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
+            listen = partial(listen_on, config, sockets)
+            await answer(config, site, stop, listen=listen, ready=ready, meanwhile=background)
+            await save_rates(counted.rates)
     _log.info("server.stopped")
+
+
+@asynccontextmanager
+async def supervised(told: Supervision) -> AsyncIterator[None]:
+    """Whoever supervises this process is told that it lives."""
+    jobs = aiojobs.Scheduler()
+    try:
+        await jobs.spawn(systemd.beat_for_ever(told))
+        yield
+    finally:
+        await jobs.close()
 
 
 def prepare() -> asyncio.Event:
@@ -220,7 +260,9 @@ def prepare() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def own_site(config: Config, *, shared: bool = False) -> AsyncIterator[tuple[Site, Counted, int]]:
+async def own_site(
+    config: Config, sockets: Sequence[socket], *, shared: bool = False
+) -> AsyncIterator[tuple[Site, Counted, int]]:
     """The site of a process that owns the directory, what is counted in it, and the descriptor that it is owned by.
 
     Raises Busy or SpoolError.
@@ -230,7 +272,7 @@ async def own_site(config: Config, *, shared: bool = False) -> AsyncIterator[tup
             if not await _own(blobs):
                 raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
             counted = await make_counted(config, blobs, index)
-            site = await make_site(config, blobs, index, sniffer, Counters(*counted))
+            site = await make_site(config, blobs, index, sniffer, sockets, counters=Counters(*counted))
             if not site.open_to_machine:
                 await _make_first_token(index)
             yield site, counted, blobs.owned_by()
@@ -264,30 +306,24 @@ async def answer(  # noqa: PLR0913  # the two composition roots name each of the
     """Answers requests until `stop`, then drains. Takes one `share`-th of the connections.
 
     `ready` is told how many those are, once `listen` has begun to take some; from then on `meanwhile` is entered. What
-    `listen` returns ends it.
+    `listen` returns ends it. Raises ConfigError.
     """
-    crowd, most = _make_crowd(max(1, config.limits.max_connections // share))
-    runner = Runner(
-        make_application(site, config.server.cors_origins),
-        config.limits,
-        crowd,
-        handler_cancellation=True,
-        auto_decompress=False,
-        keepalive_timeout=_KEEPALIVE,
-        lingering_time=_LINGER,
-        shutdown_timeout=1,
-        access_log_class=access_log(site.addresses),
-        access_log=logging.getLogger("spool.access"),
-        max_field_size=_MAX_FIELD,
-    )
+    certificate = certificate_of(config.server)
+    crowd, most = _make_crowd(max(1, config.limits.max_connections // share), site.metrics)
+    runner = _make_runner(config, site, crowd, certificate)
     await runner.setup()
+    renewal = aiojobs.Scheduler()
     try:
         close = await listen(runner)
         ready(runner, most)
+        if certificate:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
+            await renewal.spawn(certificate.reload_for_ever())
         async with meanwhile:
             await stop.wait()
-            await _drain(config, site, close)
+        await _drain(config, site, close)
     finally:
+        await renewal.close()
         await runner.cleanup()
 
 
@@ -300,57 +336,40 @@ async def _drain(config: Config, site: Site, close: Callable[[], Awaitable[None]
         _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
 
 
-async def _listen(config: Config, runner: Runner) -> Callable[[], Awaitable[None]]:
-    server = config.server
-    try:
-        if server.unix:
-            site: web.BaseSite = web.UnixSite(runner, server.unix, backlog=_ACCEPTS)
-            await site.start()
-            os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
-        else:
-            site = web.TCPSite(runner, server.host, server.port, backlog=_ACCEPTS)
-            await site.start()
-    except OSError as error:
-        raise cannot_listen(config, error) from error
-    for listener in site._server.sockets:  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
-        with listener.dup() as kernels:
-            kernels.listen(BACKLOG)  # asyncio takes one number for both
-    return site.stop
-
-
-def cannot_listen(config: Config, error: OSError) -> Busy:
-    """What to tell when the address cannot be had."""
-    server = config.server
-    where = server.unix or f"{server.host}:{server.port}"
-    reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
-    return Busy(f"cannot listen on {where}: {reason}")
-
-
-def _log_start(config: Config, runner: Runner, most: int) -> None:
-    log_start(config, runner.addresses, most)
+def _make_runner(config: Config, site: Site, crowd: Crowd, certificate: Certificate | None) -> Runner:
+    return Runner(
+        make_application(site, config.server.cors_origins),
+        config.limits,
+        crowd,
+        certificate.context if certificate else None,
+        handler_cancellation=True,
+        auto_decompress=False,
+        keepalive_timeout=_KEEPALIVE,
+        lingering_time=_LINGER,
+        shutdown_timeout=1,
+        access_log_class=access_log(site.addresses),
+        access_log=logging.getLogger("spool.access") if config.log.access else None,
+        max_field_size=_MAX_FIELD,
+    )
 
 
 def log_start(config: Config, addresses: Iterable[tuple[str, int] | str], most: int) -> None:
     """Says that and where the server listens, and how many connections it takes."""
-    address = ",".join(map(_show_address, addresses))
+    scheme = "https" if config.server.tls_cert else "http"
+    address = ",".join(show_address(address, scheme) for address in addresses)
     _log.info(
         "server.started",
         {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
     )
 
 
-def _show_address(address: tuple[str, int] | str) -> str:
-    if isinstance(address, str):
-        return f"unix:{address}"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"
-
-
-def _only_this_machine(config: Config) -> bool:
+def _only_this_machine(config: Config, sockets: Sequence[socket]) -> bool:
     """Whether nobody else can connect: a proxy that is configured speaks for others."""
     server = config.server
     if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
         return False
+    if sockets:
+        return systemd.only_this_machine(sockets)
     host = server.host
     if server.unix or host == "localhost":
         return True
@@ -364,11 +383,11 @@ async def _make_first_token(index: SqliteIndex) -> None:
     if await index.has_tokens():
         return
     token, secret = new_token("admin", ["admin"], now(), None)
-    await index.add_token(token, hash_secret(secret))
+    await index.add_token(token, hash_secret(secret), By("server", "server", now()))
     print(f"admin token, shown only now: {secret}", flush=True)  # noqa: T201  # not a log: logs are kept
 
 
-def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
+def _make_crowd(max_connections: int, metrics: Metrics) -> tuple[Crowd, int]:
     """Who tells when there are too many connections, and how many that are; to be called when all else is open.
 
     A connection may need a second descriptor, for the blob that it writes or reads. Raises Unavailable.
@@ -378,4 +397,4 @@ def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
     most = min(max_connections, (limit - at_rest - _RESERVE) // 2)
     if most < 1:
         raise Unavailable(f"the hard limit of {limit} open files leaves none for connections: raise it (ulimit -Hn)")
-    return Crowd(most, limit - _RESERVE), most
+    return Crowd(most, limit - _RESERVE, metrics), most

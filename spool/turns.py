@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spool import ports
+    from spool import counting
 
 
 class _Place:
@@ -66,4 +66,4 @@ def _go_on() -> None:
 
 
 if TYPE_CHECKING:
-    _turns: type[ports.Turns] = Turns
+    _turns: type[counting.Turns] = Turns

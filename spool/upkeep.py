@@ -13,7 +13,7 @@ import aiojobs
 from spool.catalog import Catalog
 from spool.errors import SpoolError
 from spool.idempotency import Idempotency
-from spool.work import expiry, gc, resumables, scrub
+from spool.work import audit, expiry, gc, resumables, scrub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,36 +40,41 @@ async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> 
     """The background steps run meanwhile."""
     jobs = aiojobs.Scheduler()
     try:
-        await jobs.spawn(_sweep_for_ever(site, storage.sweep_interval, active))
+        await jobs.spawn(_sweep_for_ever(site, storage, active))
         await jobs.spawn(_keep_rates(rates))
         if storage.scrub_interval:
             await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
         yield
     finally:
         await jobs.close()
-        await _save_rates(rates)
+        await save_rates(rates)
 
 
-async def _sweep_for_ever(site: Site, interval: timedelta, active: Active) -> None:
+async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, site.clock)
-            await sweep(site.blobs, site.index, active, EVER, site.clock)
+            swept = await sweep(site.blobs, site.index, active, EVER, site.clock)
+            site.metrics.swept(*swept, site.clock().timestamp())
+            await audit.run_once(site.index, site.clock, storage.audit_ttl)
         except SpoolError as error:
+            site.metrics.sweeps["failed",] += 1
             _log.warning("sweep.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
+            site.metrics.sweeps["failed",] += 1
             _log.exception("sweep.failed")
-        await asyncio.sleep(interval.total_seconds())
+        await asyncio.sleep(storage.sweep_interval.total_seconds())
 
 
 async def _keep_rates(rates: Rates) -> None:
     """No request waits for the index to count it: a crash may give back what was counted in the last second."""
     while True:
         await asyncio.sleep(1)
-        await _save_rates(rates)
+        await save_rates(rates)
 
 
-async def _save_rates(rates: Rates) -> None:
+async def save_rates(rates: Rates) -> None:
+    """What was counted is kept, or it is told that it is not."""
     try:
         await rates.save()
     except SpoolError as error:
@@ -79,10 +84,12 @@ async def _save_rates(rates: Rates) -> None:
 async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
-            await scrub.run_once(site.blobs, site.index, site.clock, interval)
+            await scrub.run_once(site.blobs, site.index, site.clock, interval, site.metrics)
         except SpoolError as error:
+            site.metrics.scrub_failures += 1
             _log.warning("scrub.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a run that fails must not be the last one
+            site.metrics.scrub_failures += 1
             _log.exception("scrub.failed")
         await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
 

@@ -16,17 +16,20 @@ import socket
 import sys
 from asyncio.subprocess import PIPE
 from contextlib import ExitStack, closing, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from spool import logs, serve
+from spool import logs, serve, systemd
+from spool.certificate import certificate_of
+from spool.config import ConfigError, supervision
 from spool.crew.dealer import Dealer, Hand, deal_pair
 from spool.crew.office import Office
 from spool.crew.worker import Worker
 from spool.errors import SpoolError
-from spool.serve import Busy
 from spool.sniff import MagicSniffer
 from spool.upkeep import upkeep
+from spool.web.listen import BACKLOG, Busy, cannot_listen
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -49,16 +52,23 @@ _DEADLINE: Final = 60.0
 
 async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start, or not go on."""
-    stop = serve.prepare()
-    async with serve.own_site(config, shared=True) as (site, counted, lock):
+    stop, told = serve.prepare(), supervision()
+    given = systemd.inherited(told)
+    certificate_of(config.server)  # so that one which is of no use is told once, and before anything is opened
+    async with serve.own_site(config, given, shared=True) as (site, counted, lock):
         with ExitStack() as bound:
-            sockets = await _listen(config, bound)
+            sockets = given or await _listen(config, bound)
+
+            def complete(most: int) -> None:
+                serve.log_start(config, map(_address, sockets), most)
+                systemd.tell(told, "READY=1")
+
             office, dealer = Office(counted), Dealer(sockets)
             bound.callback(dealer.close)
-            crew = _Crew(
-                config, office, dealer, lock, lambda most: serve.log_start(config, map(_address, sockets), most)
-            )
-            async with upkeep(config.storage, site, counted.rates, office.active_keys):
+            bound.callback(systemd.tell, told, "STOPPING=1")
+            crew = _Crew(config, office, dealer, (lock, site.open_to_machine), complete)
+            background = upkeep(config.storage, site, counted.rates, office.active_keys)
+            async with serve.supervised(told), background:
                 await crew.serve(stop, bound.close)
     _log.info("server.stopped")
 
@@ -76,9 +86,9 @@ async def _listen(config: Config, bound: ExitStack) -> list[socket.socket]:
         sockets = [bound.enter_context(each.dup()) for each in made.sockets]
         for each in sockets:
             each.settimeout(0)
-            each.listen(serve.BACKLOG)
+            each.listen(BACKLOG)
     except OSError as error:
-        raise serve.cannot_listen(config, error) from error
+        raise cannot_listen(config, error) from error
     return sockets
 
 
@@ -91,13 +101,16 @@ class _Crew:
     """The worker processes."""
 
     def __init__(
-        self, config: Config, office: Office, dealer: Dealer, lock: int, complete: Callable[[int], None]
+        self, config: Config, office: Office, dealer: Dealer, site: tuple[int, bool], complete: Callable[[int], None]
     ) -> None:
-        """Workers inherit the descriptor `lock`. `complete` is told how many connections all of them take."""
+        """`site` is the descriptor that workers inherit, and whether they are open to this machine.
+
+        `complete` is told how many connections all of them take.
+        """
         self._config = config
         self._office = office
         self._dealer = dealer
-        self._lock = lock
+        self._lock, self._open_to_machine = site
         self._complete = complete
         self._stop = asyncio.Event()
         self._processes: set[Process] = set()
@@ -108,6 +121,7 @@ class _Crew:
         """Workers serve until `stop`, and drain; `close` closes the sockets. Raises Busy if none can be started."""
         seats = [asyncio.ensure_future(self._fill_seat()) for _ in range(self._config.server.workers)]
         stopping = asyncio.ensure_future(stop.wait())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
         try:
             await asyncio.wait([stopping, *seats], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -174,12 +188,12 @@ class _Crew:
         if self._stop.is_set():
             process.terminate()
         assert process.stdin is not None
-        process.stdin.write(pickle.dumps(self._config))
+        process.stdin.write(pickle.dumps((self._config, self._open_to_machine)))
         process.stdin.close()
         return process
 
 
-async def _work(config: Config, end: socket.socket, hand: socket.socket) -> None:
+async def _work(config: Config, end: socket.socket, hand: socket.socket, *, open_to_machine: bool) -> None:
     """A worker: serves until it is told to stop, and drains. Raises SpoolError if it cannot start."""
     worker = Worker()
     await worker.join(end, _end_at_once)
@@ -187,7 +201,8 @@ async def _work(config: Config, end: socket.socket, hand: socket.socket) -> None
     counters = serve.Counters(worker.ledger, worker.rates, worker.turns)
     with closing(MagicSniffer()) as sniffer:
         async with serve.open_storage(config, shared=True) as (blobs, index):
-            site = await serve.make_site(config, blobs, index, sniffer, counters)
+            site = await serve.make_site(config, blobs, index, sniffer, counters=counters)
+            site = replace(site, open_to_machine=open_to_machine)  # as the sockets are, which the office has
             await serve.answer(
                 config,
                 site,
@@ -219,11 +234,13 @@ def _end_at_once() -> None:
 def main() -> None:
     """A worker process, as the office starts it: its descriptors are arguments, its configuration is the input."""
     end, hand, _lock = map(int, sys.argv[1:])  # the lock is held as long as it is open
-    config: Config = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own office
+    config, open_to_machine = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own office
     logs.configure(config.log.format, config.log.level, pid=True)
     try:
-        asyncio.run(_work(config, socket.socket(fileno=end), socket.socket(fileno=hand)))
-    except (serve.Busy, SpoolError) as error:
+        asyncio.run(
+            _work(config, socket.socket(fileno=end), socket.socket(fileno=hand), open_to_machine=open_to_machine)
+        )
+    except (Busy, ConfigError, SpoolError) as error:
         sys.exit(f"spool: {error}")
 
 

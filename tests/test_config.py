@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import fields
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spool.config import Config, ConfigError, load
+from spool.config import Config, ConfigError, Supervision, load, supervision
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config.example.toml"
@@ -188,6 +189,19 @@ def test_wrong_value_of_a_flag_names_the_flag() -> None:
     assert "--port: server.port is 'http'" in complaint(None, {"server.port": "http"}, {})
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"TLS_CERT": "c.pem"}, ["server.tls_cert is set without server.tls_key"]),
+        ({"TLS_KEY": "k.pem"}, ["server.tls_key is set without server.tls_cert"]),
+        ({"TLS_CERT": "c.pem", "TLS_KEY": "k.pem", "UNIX": "s"}, ["server.tls_cert", "server.unix"]),
+    ],
+)
+def test_settings_that_cannot_stand_together_are_named(settings: dict[str, str], names: list[str]) -> None:
+    line = complaint(None, {}, {f"SPOOL_SERVER_{key}": value for key, value in settings.items()})
+    assert [name for name in names if name not in line] == []
+
+
 def test_no_key_holds_a_secret() -> None:
     _, settings = load(None, {}, {})
     assert [s.key for s in settings if re.search(r"secret|password|passwd|token|credential", s.key)] == []
@@ -214,3 +228,23 @@ def test_example_says_of_every_key_what_it_means() -> None:
     keys = [number for number, line in enumerate(lines) if re.match(r"\w+ = ", line)]
     assert len(keys) == sum(len(fields(getattr(Config(), section.name))) for section in fields(Config))
     assert [lines[number] for number in keys if not lines[number - 1].startswith("# ")] == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, Supervision()),
+        ({"NOTIFY_SOCKET": "/run/systemd/notify"}, Supervision("/run/systemd/notify")),
+        ({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}, Supervision(sockets=2)),
+        ({"LISTEN_FDS": "2", "LISTEN_PID": "1"}, Supervision()),
+        ({"LISTEN_FDS": "2"}, Supervision()),
+        ({"LISTEN_FDS": "-2", "LISTEN_PID": str(os.getpid())}, Supervision()),
+        ({"WATCHDOG_USEC": "30000000"}, Supervision(watchdog=30)),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, Supervision()),
+        ({"WATCHDOG_USEC": "soon"}, Supervision()),
+    ],
+)
+def test_what_a_service_manager_told_another_process_does_not_count(
+    environ: dict[str, str], expected: Supervision
+) -> None:
+    assert supervision(environ) == expected

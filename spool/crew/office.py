@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from socket import socket
 
     from spool.admission import Admission, Reservation
+    from spool.counting import Turns
     from spool.crew.channel import Asks, Channel, Notes
-    from spool.ports import Turns
     from spool.rates import Rates
 
 ALLOWANCE: Final = tuple(field.name for field in fields(Allowance))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from socket import socket
 
-    from spool import ports, rates
+    from spool import counting, rates
     from spool.crew.channel import Channel
     from spool.model import Allowance, Key, Principal
 
@@ -218,7 +218,7 @@ def _told(allowance: Allowance) -> list[int]:
 
 
 if TYPE_CHECKING:
-    _turns: type[ports.Turns] = RemoteTurns
-    _ledger: type[ports.Ledger] = RemoteLedger
-    _hold: type[ports.Hold] = RemoteHold
+    _turns: type[counting.Turns] = RemoteTurns
+    _ledger: type[counting.Ledger] = RemoteLedger
+    _hold: type[counting.Hold] = RemoteHold
     _counter: type[rates.Counter] = RemoteCounter

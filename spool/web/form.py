@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from spool.config import Limits
+    from spool.counting import Hold
     from spool.model import Upload
-    from spool.ports import Hold
     from spool.protocol.multipart import Event
     from spool.web.body import Body
 

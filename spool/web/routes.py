@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web import describe, download, files, ops, resumable, upload
-from spool.web.auth import needs, needs_read_or_signature
+from spool.web import describe, download, files, metrics, ops, resumable, upload
+from spool.web.auth import needs, needs_read_or_signature, needs_unless_public
 from spool.web.body import defer_expectation
 from spool.web.resumable import drive
 
@@ -59,6 +59,10 @@ DELETE: Final[_Routes] = [
     ("DELETE", f"/files/{_ID}", files.delete),
 ]
 
+METRICS: Final[_Routes] = [
+    ("GET", "/metrics", metrics.scrape),
+]
+
 
 def add_routes(app: web.Application) -> None:
     """Adds all of them. A GET route takes HEAD too."""
@@ -69,6 +73,8 @@ def add_routes(app: web.Application) -> None:
             _add(app, method, path, needs(scope, handler))
     for method, path, handler in READ_OR_SIGNATURE:
         _add(app, method, path, needs_read_or_signature(handler))
+    for method, path, handler in METRICS:
+        _add(app, method, path, needs_unless_public("metrics", handler))
 
 
 def _add(app: web.Application, method: str, path: str, handler: Handler) -> None:

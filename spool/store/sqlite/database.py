@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.store.batch import Batcher
 from spool.store.sqlite.connection import (
+    SPARE,
     change,
+    checkpoint,
     connect,
     create,
     migrate,
     overwrite,
+    shrink,
     snapshot,
     transaction,
     translated,
@@ -46,18 +49,24 @@ async def open_database(path: Path, connected: Callable[[Connection], object], *
     await asyncio.to_thread(reserve.keep)
     with translated():
         queue = await asyncio.to_thread(Queue, path.with_name(f"{path.name}-queue")) if shared else None
-    return Database(writer, readers, reserve, queue)
+    return Database(path, writer, readers, reserve, queue)
 
 
 class Database:
     """Owns the connections: the writer, and one for each thread that reads."""
 
-    def __init__(
-        self, writer: Connection, readers: Sequence[Connection], reserve: Reserve, queue: Queue | None = None
+    def __init__(  # as `open_database` has made them
+        self,
+        path: Path,
+        writer: Connection,
+        readers: Sequence[Connection],
+        reserve: Reserve,
+        queue: Queue | None = None,
     ) -> None:
         """With a `queue`, other processes of this server write, too."""
-        self._reserve = reserve
         self._queue = queue
+        self._path = path
+        self._reserve = reserve
         self._closed = False
         self._writer = writer
         self._doubtful = False
@@ -125,8 +134,18 @@ class Database:
             await self.write(lambda _: None)
 
     async def set_aside(self) -> None:
-        """The room that deletions on a full disk need is set aside again, if there is some."""
+        """What deletions have left idle is given back to the disk; what they need on a full one is set aside again."""
+        idle = await self.read(lambda connection: connection.execute("PRAGMA freelist_count").fetchone()[0])
+        if idle > SPARE:
+            while await self.make_room(shrink):
+                pass
+            await asyncio.to_thread(checkpoint, self._path)
         await asyncio.to_thread(self._reserve.keep)
+
+    @property
+    def queued(self) -> int:
+        """Operations that wait for the transaction under way."""
+        return self._batcher.waiting
 
     @property
     def owed(self) -> int:
