@@ -37,7 +37,7 @@ from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.turns import Turns
-from spool.upkeep import save_rates, upkeep
+from spool.upkeep import save_rates, supervised, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from spool import counting
     from spool.certificate import Certificate
-    from spool.config import Config, Limits, Supervision
+    from spool.config import Config, Limits
     from spool.ports import Index, LabelledStore
     from spool.rates import Counter
     from spool.store import LocalStore, SqliteIndex
@@ -223,29 +223,20 @@ async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy, ConfigError or SpoolError if it cannot start."""
     stop, told = prepare(), supervision()
     sockets = systemd.inherited(told)
+    started = asyncio.Event()
     async with own_site(config, sockets) as (site, counted, _):
 
         def ready(runner: Runner, most: int) -> None:
             log_start(config, runner.addresses, most)
             systemd.tell(told, "READY=1")
+            started.set()
 
-        async with supervised(told):
+        async with supervised(told, started):
             background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
             listen = partial(listen_on, config, sockets)
             await answer(config, site, stop, listen=listen, ready=ready, meanwhile=background)
             await save_rates(counted.rates)
     _log.info("server.stopped")
-
-
-@asynccontextmanager
-async def supervised(told: Supervision) -> AsyncIterator[None]:
-    """Whoever supervises this process is told that it lives."""
-    jobs = aiojobs.Scheduler()
-    try:
-        await jobs.spawn(systemd.beat_for_ever(told))
-        yield
-    finally:
-        await jobs.close()
 
 
 def prepare() -> asyncio.Event:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiojobs
 
+from spool import systemd
 from spool.catalog import Catalog
 from spool.errors import SpoolError
 from spool.idempotency import Idempotency
@@ -18,7 +19,7 @@ from spool.work import audit, expiry, gc, resumables, scrub
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from spool.config import Storage
+    from spool.config import Storage, Supervision
     from spool.model import Key
     from spool.ports import Clock, Index, LabelledStore
     from spool.rates import Rates
@@ -48,6 +49,22 @@ async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> 
     finally:
         await jobs.close()
         await save_rates(rates)
+
+
+@asynccontextmanager
+async def supervised(told: Supervision, started: asyncio.Event) -> AsyncIterator[None]:
+    """Whoever supervises this process is told that it lives, once it has `started`."""
+
+    async def beat() -> None:
+        await started.wait()
+        await systemd.beat_for_ever(told)
+
+    jobs = aiojobs.Scheduler()
+    try:
+        await jobs.spawn(beat())
+        yield
+    finally:
+        await jobs.close()
 
 
 async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:

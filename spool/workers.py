@@ -28,7 +28,7 @@ from spool.crew.office import Office
 from spool.crew.worker import Worker
 from spool.errors import SpoolError
 from spool.sniff import MagicSniffer
-from spool.upkeep import upkeep
+from spool.upkeep import supervised, upkeep
 from spool.web.listen import BACKLOG, Busy, cannot_listen
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _DEADLINE: Final = 60.0
 
 async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start, or not go on."""
-    stop, told = serve.prepare(), supervision()
+    stop, told, started = serve.prepare(), supervision(), asyncio.Event()
     given = systemd.inherited(told)
     certificate_of(config.server)  # so that one which is of no use is told once, and before anything is opened
     async with serve.own_site(config, given, shared=True) as (site, counted, lock):
@@ -62,13 +62,14 @@ async def run(config: Config) -> None:
             def complete(most: int) -> None:
                 serve.log_start(config, map(_address, sockets), most)
                 systemd.tell(told, "READY=1")
+                started.set()
 
             office, dealer = Office(counted), Dealer(sockets)
             bound.callback(dealer.close)
             bound.callback(systemd.tell, told, "STOPPING=1")
             crew = _Crew(config, office, dealer, (lock, site.open_to_machine), complete)
             background = upkeep(config.storage, site, counted.rates, office.active_keys)
-            async with serve.supervised(told), background:
+            async with supervised(told, started), background:
                 await crew.serve(stop, bound.close)
     _log.info("server.stopped")
 
