@@ -273,3 +273,11 @@ class Token:
     expires_at: datetime | None
     override: Override | None = None
     """What is set for its principal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that signed in with a token. Its cookie holds the secret; the index keeps its hash."""
+
+    token: Token
+    expires_at: datetime

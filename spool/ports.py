@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Page,
         Resumable,
         Scrub,
+        Session,
         Staged,
         Token,
         TokenId,
@@ -295,6 +296,25 @@ class Tokens(Protocol):
         """A token has been made at some time, whatever became of it: from then on nobody is let in without one."""
 
 
+class Sessions(Protocol):
+    """Browsers that are signed in."""
+
+    async def add_session(self, session: Session, secret_hash: str, over: datetime) -> None:
+        """The session is known, under the hex SHA-256 of its secret; those that expired by `over` are gone.
+
+        Raises NotFound if its token is no longer known.
+        """
+
+    async def session(self, secret_hash: str) -> Session | None:
+        """The session with this secret, expired or not, with its token as `Tokens.token` gives it.
+
+        None if there is none, it was ended, or its token was revoked.
+        """
+
+    async def end_session(self, secret_hash: str) -> None:
+        """The session is no longer known. Idempotent."""
+
+
 class Allowances(Protocol):
     """What operators allow single principals, and how often those have asked."""
 
@@ -317,8 +337,8 @@ class Allowances(Protocol):
         """All that are recorded, one for each owner at most, in no order."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the six."""
+class Index(Uploads, Files, Inventory, Answers, Tokens, Sessions, Allowances, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the seven."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

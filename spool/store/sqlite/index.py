@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
 from spool.model import Key
-from spool.store.sqlite import inventory, limits, uploads
+from spool.store.sqlite import inventory, limits, sessions, uploads
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
 from spool.store.sqlite.pages import read_page
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Page,
         Resumable,
         Scrub,
+        Session,
         Token,
         TokenId,
         UploadId,
@@ -236,6 +237,15 @@ class SqliteIndex:
 
     async def has_tokens(self) -> bool:
         return bool(await self._db.rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
+
+    async def add_session(self, session: Session, secret_hash: str, over: datetime) -> None:
+        await self._db.write(lambda connection: sessions.add(connection, session, secret_hash, over))
+
+    async def session(self, secret_hash: str) -> Session | None:
+        return await self._db.read(lambda connection: sessions.read(connection, secret_hash))
+
+    async def end_session(self, secret_hash: str) -> None:
+        await self._db.change("DELETE FROM sessions WHERE secret_hash = ?", secret_hash)
 
     async def override(self, owner: str) -> Override | None:
         return await self._db.read(lambda connection: limits.override(connection, owner))
