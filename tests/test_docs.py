@@ -128,7 +128,7 @@ def entry(slug: str, status: int) -> str:
 
 
 def all_routes() -> list[tuple[str, str]]:
-    groups = (routes.PUBLIC, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE)
+    groups = (routes.PUBLIC, routes.ANYBODY, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE)
     return [(method, re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)) for group in groups for method, path, _ in group]
 
 

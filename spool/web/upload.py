@@ -49,8 +49,12 @@ _PENDING: Final = web.RequestKey("pending", _Pending)
 
 async def post_form(request: web.Request) -> web.Response:
     """`POST /files`: stores every file of a multipart/form-data body, all or none."""
-    files = await _store(request, receive_form, form_size(request.app[SITE].limits))
-    return created(request, files, as_form=True)
+    return created(request, await store_form(request), as_form=True)
+
+
+async def store_form(request: web.Request) -> list[File]:
+    """Stores every file of a multipart/form-data body, all or none."""
+    return await _store(request, receive_form, form_size(request.app[SITE].limits))
 
 
 async def put_file(request: web.Request) -> web.Response:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Schema = Mapping[str, object]
 """A JSON Schema (2020-12)."""
-Access = Literal["public", "upload", "read", "delete", "read or signature"]
-"""Who may: everybody, principals of a scope, or also whoever has a signed address."""
+Access = Literal["public", "any scope", "upload", "read", "delete", "read or signature"]
+"""Who may: everybody, every principal, principals of a scope, or also whoever has a signed address."""
 Speech = Literal["plain", "tus", "rufh"]
 """How problems are worded: as they are, or by a dialect of resumable uploads."""
 
