@@ -69,7 +69,7 @@ PUBLIC: Final = [
     Route("GET", "/login", "", 200),
     Route("HEAD", "/login", "", 200),
     Route("POST", "/login", "", 403),
-    Route("POST", "/logout", "", 303),
+    Route("POST", "/logout", "", 403),
     Route("GET", "/ui/{version}/{name}", "", 200),
     Route("HEAD", "/ui/{version}/{name}", "", 200),
 ]  # fmt: skip

@@ -186,7 +186,9 @@ class TestListing:
         assert (await page(spool, "/?q=0.txt")).names[:1] == ["50.txt"]
         assert (await page(spool, "/?q=3.txt&sort=oldest")).names[:1] == ["3.txt"]
 
-    @pytest.mark.parametrize("query", ["kind=x", "sort=x", "cursor=x", "since=x", f"q={'x' * 256}", "q=%00"])
+    @pytest.mark.parametrize(
+        "query", ["kind=x", "sort=x", "limit=51", "limit=x", "cursor=x", "since=x", f"q={'x' * 256}", "q=%00"]
+    )
     async def test_address_that_cannot_be_read_is_refused_in_a_page(self, spool: Spool, query: str) -> None:
         answer = await spool.get(f"/?{query}", headers=HTML)
         assert answer.status == 400

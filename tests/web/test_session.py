@@ -283,6 +283,9 @@ class TestSession:
     async def test_is_not_ended_by_a_page_from_elsewhere(self, spool: Spool) -> None:
         browser = await signed_in(spool)
         assert (await browser.post("/logout")).status == 403
+        without = await browser.request("POST", "/logout", headers={"Cookie": "", "Sec-Fetch-Site": "cross-site"})
+        assert without.status == 403
+        assert "Set-Cookie" not in without.headers
         assert (await browser.get("/files")).status == 200
 
     @pytest.mark.parametrize(

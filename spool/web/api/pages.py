@@ -61,6 +61,7 @@ _OPERATIONS: Final = (
             query("q", "Files whose name holds this text."),
             query("kind", "Of which kind.", {"enum": ["", "image", "audio", "video", "text", "application"]}),
             query("sort", "In which order.", {"enum": ["newest", "oldest", "name", "largest"]}),
+            query("limit", "How many files are on a page.", {"enum": [50, 200]}),
             query("cursor", "As the link to more files has it."),
             query("since", "Files created at this time or after."),
         ),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from spool.web.pages.html import Html
 
 _LIMIT: Final = 50
+_LIMITS: Final = ("50", "200")
+"""Files on a page: as it is loaded, and as it grows."""
 _EMPTY_PAGES: Final = 10
 """Pages on which no file passes that are turned before the reader is asked to go on."""
 _LARGEST_PICTURE: Final = 1024 * 1024
@@ -35,7 +37,7 @@ _SORTS: Final[dict[str, tuple[str, Sort, bool]]] = {
     "name": ("By name", "filename", False),
     "largest": ("Largest first", "size", True),
 }
-_PARAMETERS: Final = ("q", "kind", "sort", "cursor", "since")
+_PARAMETERS: Final = ("q", "kind", "sort", "limit", "cursor", "since")
 
 
 class _Asked(NamedTuple):
@@ -44,13 +46,14 @@ class _Asked(NamedTuple):
     q: str
     kind: str
     sort: str
+    limit: str | None
     cursor: str | None
     since: str | None
 
     def query(self) -> FileQuery:
         _, sort, descending = _SORTS[self.sort]
         return FileQuery(
-            limit=_LIMIT,
+            limit=int(self.limit or _LIMIT),
             cursor=self.cursor,
             q=self.q or None,
             media_type=f"{self.kind}/*" if self.kind else None,
@@ -89,11 +92,12 @@ def may(who: Principal, scope: str) -> bool:
 
 def _parse(request: web.Request) -> _Asked:
     given = {name: request.query.get(name) or None for name in _PARAMETERS}
-    asked = _Asked(given["q"] or "", given["kind"] or "", given["sort"] or "newest", given["cursor"], given["since"])
+    q, kind, sort = given["q"] or "", given["kind"] or "", given["sort"] or "newest"
+    asked = _Asked(q, kind, sort, given["limit"], given["cursor"], given["since"])
     if len(asked.q) > MAX_PATTERN or "\0" in asked.q:
         raise BadRequest(f"what is searched for is longer than {MAX_PATTERN} characters, or holds a NUL")
-    if asked.kind not in ("", *_KINDS) or asked.sort not in _SORTS:
-        raise BadRequest("there is no such kind of files, or no such order")
+    if asked.kind not in ("", *_KINDS) or asked.sort not in _SORTS or asked.limit not in (None, *_LIMITS):
+        raise BadRequest("there is no such kind of files, no such order, or no page of this size")
     return asked
 
 

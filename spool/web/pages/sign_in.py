@@ -50,7 +50,8 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
 
 async def sign_out(request: web.Request) -> web.StreamResponse:
     """`POST /logout`: the session ends, and with it whatever a copy of its cookie could do."""
-    token = await signed_in(request)  # which checks that no other page asks for it
+    require_own_page(request)  # who sends no cookie is not asked for a form token, but would have it taken back
+    token = await signed_in(request)
     response = see_other("/login")
     await end(request, response)
     if token is not None:

@@ -4,7 +4,9 @@
 import { announce, element, formToken, localize } from "./words.js";
 
 const EVERY = 5000;
+const MOST = 200; // files that the list grows by
 const GRACE = 6000;
+const MOST_PAGES = 40; // of new files in one look
 const OVERLAP = 1000; // what is committed at once may become visible in another order than its times tell
 
 export function begin(list) {
@@ -43,13 +45,17 @@ class Files {
       if (!entry.isIntersecting) return;
       observer.unobserve(more);
       try {
-        const page = await this.page(more.href);
+        const address = new URL(more.href);
+        address.searchParams.set("limit", MOST);
+        const page = await this.page(address);
         this.list.append(...this.fresh(page));
         const next = page.getElementById("more");
         if (!next) { more.parentElement.remove(); return; }
         more.href = next.getAttribute("href");
         observer.observe(more);
-      } catch { /* the link is still there to be followed by hand */ }
+      } catch { // the link can be followed by hand, too
+        setTimeout(() => observer.observe(more), EVERY);
+      }
     }, { rootMargin: "1200px" });
     observer.observe(more);
   }
@@ -66,13 +72,14 @@ class Files {
     try {
       const address = new URL(location.href);
       address.searchParams.delete("cursor");
+      address.searchParams.set("limit", MOST);
       const newest = this.list.firstElementChild?.dataset.created;
       if (newest) address.searchParams.set("since", new Date(new Date(newest) - OVERLAP).toISOString());
       const rows = [];
-      for (let next = address; next; ) {
+      for (let next = address, pages = 0; next && pages < MOST_PAGES; pages += 1) {
         const page = await this.page(next);
         rows.push(...this.fresh(page));
-        next = newest && page.getElementById("more")?.getAttribute("href");
+        next = page.getElementById("more")?.getAttribute("href");
       }
       if (!rows.length) return;
       for (const row of rows) row.classList.add("fresh");
@@ -127,7 +134,7 @@ class Files {
     const bar = element("div", { id: "undo" }, element("span", {}, text), undo);
     bar.setAttribute("role", "group");
     bar.setAttribute("aria-label", text);
-    document.body.append(bar);
+    document.getElementById("main").append(bar);
     undo.focus();
     undo.addEventListener("click", () => this.restore());
     announce(`${text}. Undo is possible for six seconds.`);

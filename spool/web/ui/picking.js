@@ -9,7 +9,7 @@ export function listen(form, take) {
   takeFrom(picker, take);
   const ways = document.getElementById("ways");
   ways.append(...way("Choose a folder", "folder", { webkitdirectory: true, multiple: true }, take));
-  ways.append(...way("Take a photo or video", "camera", { accept: "image/*,video/*", capture: "environment" }, take));
+  ways.append(...way("Take a photo or video", "camera", { accept: "image/*,video/*" }, take));
   zone.querySelector(".plain").textContent = ", drop them here, or paste";
   form.addEventListener("submit", (event) => event.preventDefault());
   drops(zone, take);
@@ -22,6 +22,7 @@ export function listen(form, take) {
 function way(text, kind, properties, take) {
   const input = element("input", { type: "file", className: "way", tabIndex: -1, ...properties });
   input.setAttribute("aria-hidden", "true");
+  if (kind === "camera") input.setAttribute("capture", "environment"); // no property where there is no camera
   takeFrom(input, take);
   const button = element("button", { type: "button", className: kind }, text);
   button.addEventListener("click", () => input.click());
