@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 from spool.model import File, FileId, Key
 from spool.store import open_index
 from tests.browser.conftest import free_port, sample, stored
-from tests.process import Server
+from tests.process import EFFORT, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import NewPage
 
 MANY = 10_000
+FAR = min(MANY, 2000 * EFFORT)
+"""To the last takes a minute where there is no graphics processor, mostly to paint."""
 SCROLL = """async (many) => {
     const list = document.getElementById("files");
     while (list.children.length < many) {
@@ -100,15 +102,15 @@ class TestMany:
         async with aclosing(await open_index(directory)) as index:
             await index.finish(files)
 
-    def test_files_are_scrolled_through_to_the_last(self, page: Page) -> None:
+    def test_files_are_scrolled_through(self, page: Page) -> None:
         rows = page.locator("#files > li")
         expect(rows).to_have_count(50)
 
-        page.evaluate(SCROLL, MANY)
-        expect(rows).to_have_count(MANY)
+        page.evaluate(SCROLL, FAR)
         seen = page.evaluate("[...document.querySelectorAll('#files .name')].map(name => name.textContent)")
-        assert seen == [f"{n}.txt" for n in range(MANY - 1, -1, -1)]
-        expect(page.locator("#more")).to_have_count(0)
+        assert len(seen) >= FAR
+        assert seen == [f"{n}.txt" for n in range(MANY - 1, MANY - 1 - len(seen), -1)]
+        expect(page.locator("#more")).to_have_count(0 if FAR == MANY else 1)
         page.get_by_label("Search by name").fill("1234.txt")
         page.keyboard.press("Enter")
         expect(rows).to_have_count(1)
