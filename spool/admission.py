@@ -6,8 +6,10 @@ may have looked too early, so what left since then counts as still held.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from spool.errors import QuotaExceeded, StorageFull, TooMany
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _AHEAD: Final = 16 * 1024 * 1024
 """What an upload of unknown size holds beyond what it has written, and takes anew whenever that is used up."""
+_MOST_HELD: Final = 256 * 1024
+"""Bytes that one upload may keep in memory until its commit writes them."""
 _LOOKS: Final = 3
 """How often index and disk are read before a refusal that may rest on having looked too early."""
 
@@ -31,6 +35,18 @@ class Capacity:
     max_uploads: int
     min_free_space: int
     """Bytes of disk that uploads leave free."""
+    look_again: float = 0
+    """Seconds after which a look at the disk is too old to admit an upload. A refusal always looks anew."""
+
+
+class _Disk(NamedTuple):
+    """A look at the disk."""
+
+    free: int
+    landed: int
+    """What had landed before."""
+    at: float
+    """By the event loop's clock."""
 
 
 class _View(NamedTuple):
@@ -59,6 +75,7 @@ class Admission:
         """What each owner held that is left to the index to count, ever."""
         self._landed = 0
         """Bytes that are left to the disk to show, ever."""
+        self._disk = _Disk(0, 0, -inf)
 
     @property
     def running(self) -> int:
@@ -102,7 +119,7 @@ class Admission:
         Raises QuotaExceeded or StorageFull if there is no room for those either, and holds what it did.
         """
         for look in range(1, _LOOKS + 1):
-            view = await self._look(reservation.who)
+            view = await self._look(reservation.who, self._capacity.look_again if look == 1 else 0)
             try:
                 size = self._choose(reservation.who, view, (most, least), files)
             except (QuotaExceeded, StorageFull):
@@ -113,14 +130,23 @@ class Admission:
                 reservation.files += files
                 return
 
-    async def _look(self, who: Principal) -> _View:
-        owner, allowance = who.name, who.allowance
-        size, files, landed = self._left_size[owner], self._left_files[owner], self._landed
+    async def _look(self, who: Principal, look_again: float) -> _View:
+        owner, allowance, before = who.name, who.allowance, self._disk
+        size, files = self._left_size[owner], self._left_files[owner]
         kept = await self._used(owner) if allowance.quota or allowance.quota_files else Usage(0, 0)
-        free = await self._free()
-        size, files, landed = self._left_size[owner] - size, self._left_files[owner] - files, self._landed - landed
+        disk = await self._look_at_disk(look_again)
+        size, files = self._left_size[owner] - size, self._left_files[owner] - files
         kept = replace(kept, size=kept.size + size, files=kept.files + files)
-        return _View(kept, free - landed, exact=not (size or files or landed))
+        landed = self._landed - disk.landed
+        return _View(kept, disk.free - landed, exact=disk is not before and not (size or files or landed))
+
+    async def _look_at_disk(self, look_again: float) -> _Disk:
+        """A look that is not older than `look_again` seconds."""
+        clock = asyncio.get_running_loop().time
+        if look_again <= clock() - self._disk.at:
+            landed, at = self._landed, clock()
+            self._disk = _Disk(await self._free(), landed, at)
+        return self._disk
 
     def _choose(self, who: Principal, view: _View, sizes: tuple[int, int], files: int) -> int:
         """The first of the sizes if there is room for it, else the second."""
@@ -144,6 +170,8 @@ class Admission:
 
     def _check_quota(self, who: Principal, kept: Usage, size: int, files: int) -> None:
         allowance = who.allowance
+        if not (allowance.quota or allowance.quota_files):
+            return
         running = [r for r in self._running if r.owner == who.name]
         used = kept.size + size + sum(r.ahead + r.written for r in running)
         if allowance.quota and (size or files) and used > allowance.quota:
@@ -177,6 +205,7 @@ class Reservation:
         """Bytes that the index does not count yet."""
         self._before = 0
         self._last = 0
+        self._held = 0
 
     @property
     def owner(self) -> str:
@@ -187,19 +216,31 @@ class Reservation:
     def arriving(self) -> int:
         """Bytes that were taken, and that the disk may not show yet.
 
-        Those of the last two times: when a writer takes a batch, it has written the one before (`BlobWriter.write`).
+        Those that are held, and of the others those of the last two times: when a writer takes a batch, it has written
+        the one before (`BlobWriter.write`).
         """
-        return self._before + self._last
+        return self._before + self._last + self._held
 
     async def take(self, size: int) -> None:
         """`size` bytes are about to be written. Raises QuotaExceeded or StorageFull if they may not be."""
+        await self._draw(size)
+        self._admission.land(self._before)
+        self._before, self._last = self._last, size
+
+    async def hold(self, size: int) -> bool:
+        """Whether `size` bytes may stay in memory until the commit; then they are taken. Raises as `take` does."""
+        if self._held + size > _MOST_HELD:
+            return False
+        await self._draw(size)
+        self._held += size
+        return True
+
+    async def _draw(self, size: int) -> None:
         if size > self.ahead:
             needed = size - self.ahead
             await self._admission.extend(self, needed, max(needed, _AHEAD))
         self.ahead -= size
         self.written += size
-        self._admission.land(self._before)
-        self._before, self._last = self._last, size
 
     async def add_file(self) -> None:
         """The upload is to become one file more. Raises QuotaExceeded or StorageFull."""

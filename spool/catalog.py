@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spool.errors import Damaged, NotFound, SpoolError
 from spool.labels import to_label
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from spool.ports import Clock, Files, LabelledStore
 
 _log = logging.getLogger(__name__)
+
+_SMALL: Final = 64 * 1024
+"""Bytes of a file that are read in one go."""
 
 
 class Catalog:
@@ -59,17 +62,25 @@ class Catalog:
             raise Damaged("the bytes of this file were lost or changed on the disk", damage=file.damage)
         return file
 
-    async def open(self, file: File) -> BinaryIO:
-        """The file's bytes; they stay readable if it is deleted meanwhile. The caller closes it.
+    async def open(self, file: File) -> BinaryIO | bytes:
+        """The file's bytes, or what they can be read from; that stays readable if the file is deleted meanwhile.
 
-        Raises NotFound, or Damaged if they are not there.
+        The caller closes it. Raises NotFound, or Damaged if they are not there.
         """
+        if file.inline:
+            return await self._files.body(file.id)
         try:
-            return await self._blobs.open(file.key)
+            if file.size > _SMALL:
+                return await self._blobs.open(file.key)
+            body = await self._blobs.read(file.key)
         except NotFound as error:
             await self.file(file.id)  # or it was deleted just now
             _log.error("blob.damaged", {"key": file.key, "damage": "missing", "files": 1})
             raise Damaged("the bytes of this file are gone from the disk", damage="missing") from error
+        if len(body) != file.size:
+            _log.error("blob.damaged", {"key": file.key, "damage": "size", "files": 1})
+            raise Damaged("the bytes of this file are not as many as there were", damage="size")
+        return body
 
     async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
         """See `ports.Files.annotate`."""
@@ -83,6 +94,8 @@ class Catalog:
         The row goes first: if the bytes stay behind for any reason, the sweep takes them.
         """
         file = await self._files.remove(id)
+        if file.inline:
+            return file
         # Nobody can begin to share a blob that no record names, so that asking afterwards leaves no race.
         if await self._files.referenced([file.key]):
             await self._label(file, None)
@@ -91,6 +104,8 @@ class Catalog:
         return file
 
     async def _label(self, file: File, text: bytes | None) -> None:
+        if file.inline:
+            return
         try:
             await self._blobs.label(file.key, file.id, text)
         except SpoolError as error:  # what was asked for is done

@@ -65,7 +65,7 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Bytes that arrived whole and are staged: a commit turns them into a file."""
+    """Bytes that arrived whole: a commit turns them into a file."""
 
     id: UploadId
     key: Key
@@ -76,6 +76,8 @@ class Upload:
     media_type: str
     digests: Mapping[str, bytes]
     """Of the bytes that arrived: sha-256, and whatever else the intent claims a digest for."""
+    body: bytes | None = None
+    """All of them, if they are few: the commit writes them. Otherwise they are staged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class File:
     metadata: Metadata
     damage: Damage | None = None
     """What is wrong with the blob, as the latest check of it found."""
+    inline: bool = False
+    """The index has its bytes, and no blob has its key."""
 
 
 @dataclass(frozen=True, slots=True)

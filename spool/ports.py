@@ -6,10 +6,11 @@ whether the verb took effect is unknown until the same question is asked again.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from typing import BinaryIO
@@ -91,11 +92,20 @@ class BlobStore(Protocol):
         It carries `label` as far as `Labels.label` promises.
         """
 
+    async def put(self, key: Key, body: bytes, label: Label | None = None) -> None:
+        """A new blob of these bytes is live and durable: `writer` and `commit` in one step, for what is small.
+
+        Completes even if cancelled. If it fails, what is left is the caller's to delete.
+        """
+
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         """The live blob, or the staged one, open for reading from its first byte.
 
         It stays readable when the blob is deleted meanwhile. Raises NotFound.
         """
+
+    async def read(self, key: Key) -> bytes:
+        """All of the live blob, in one step: for what is small. Raises NotFound."""
 
     def locate(self, key: Key) -> Path | None:
         """Where the blob lies, relative to the store's root, for a proxy that reads it itself; None if nowhere."""
@@ -155,8 +165,11 @@ class Files(Protocol):
         upload: Resumable | None = None,
         *,
         share: bool = False,
+        bodies: Mapping[FileId, bytes] = MappingProxyType({}),
     ) -> Sequence[File]:
         """All of `files`, and `answer` with them, are recorded, or none. Completes even if the caller is cancelled.
+
+        `bodies` are the bytes of those that are inline; they share nothing.
 
         Returns the records. With `share`, one with the size and SHA-256 of another names that one's blob in the place
         of its own; but if that one is damaged, it names the new blob too, and is so no longer.
@@ -168,6 +181,9 @@ class Files(Protocol):
 
     async def file(self, id: FileId) -> File:
         """Raises NotFound."""
+
+    async def body(self, id: FileId) -> bytes:
+        """The bytes of an inline file. Raises NotFound."""
 
     async def files(self, query: FileQuery) -> Page[File]:
         """The files that pass the query's filters, in its order, ties broken by id, from its cursor on.
@@ -294,6 +310,9 @@ class Tokens(Protocol):
 
     async def has_tokens(self) -> bool:
         """A token has been made at some time, whatever became of it: from then on nobody is let in without one."""
+
+    async def without_token(self, owner: str) -> tuple[bool, Override | None]:
+        """`has_tokens` and `Allowances.override` in one."""
 
 
 class Sessions(Protocol):

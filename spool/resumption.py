@@ -71,8 +71,8 @@ class Resumption:
         now = self._clock()
         self.policy.admit(intent, now)
         upload = Resumable(
-            id=UploadId(secrets.token_hex(16)),
-            key=new_key(now),
+            id=(id := UploadId(secrets.token_hex(16))),  # noqa: A001  # `id` is the word of the design
+            key=new_key(now, id),
             owner=who.name,
             dialect=dialect,
             intent=intent,

@@ -12,7 +12,7 @@ from spool.errors import SpoolError
 from spool.model import FileId, Key, Staged, UploadId, Usage
 from spool.store.sqlite import SqliteIndex, open_sqlite
 from spool.store.sqlite import uploads as sqlite_uploads
-from spool.store.sqlite.rows import FILE, file_row
+from spool.store.sqlite.rows import ADDED, file_row
 
 from .index_suite import DAY, NOON, a_file, listed
 from .sight import Sight
@@ -40,7 +40,7 @@ async def index(tmp_path: Path, sight: Sight) -> AsyncIterator[SqliteIndex]:
 def make_first_index(path: Path, files: list[File]) -> None:
     """An index as the first Spool made it."""
     script = resources.files("spool.store.sqlite").joinpath("sql", "0001_files.sql").read_text(encoding="utf-8")
-    columns = FILE.removesuffix(", damage")
+    columns = ADDED.removesuffix(", damage")
     marks = ", ".join("?" * len(columns.split(", ")))
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """As sqlite3 gives it: the types are the schema's to know."""
 
-FILE = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, damage"
+ADDED = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, damage"
+# Not `body IS NOT NULL`: SQLite 3.40 takes that for true where an UPDATE returns it.
+FILE = f"{ADDED}, typeof(body) = 'blob'"
 TOKEN = "id, name, scopes, created_at, expires_at"  # noqa: S105 - columns, not a secret
 OVERRIDE = "owner, quota, quota_files, requests_per_minute, uploads"
 ANSWER = "owner, idempotency_key, fingerprint, created_at, files"
@@ -35,7 +37,7 @@ def microseconds(moment: datetime) -> int:
 
 
 def file_row(file: File) -> Row:
-    """The row of `file`, in the order of FILE."""
+    """The row of `file`, in the order of ADDED."""
     return (
         file.id,
         file.key,
@@ -55,7 +57,8 @@ def file_row(file: File) -> Row:
 def to_file(row: Sequence[Any]) -> File:
     """The file of a row in the order of FILE."""
     id, key, owner, filename, size, media_type, declared_type, sha256, *rest = row  # noqa: A001 - `id` is the word of the design
-    created_at, expires_at, metadata, *damage = rest  # answers of an older version have none
+    created_at, expires_at, metadata, *rest = rest
+    damage, inline = (*rest, None, False)[:2]  # answers have less
     return File(
         id=id,
         key=key,
@@ -68,7 +71,8 @@ def to_file(row: Sequence[Any]) -> File:
         created_at=to_moment(created_at),
         expires_at=_moment_or_none(expires_at),
         metadata=json.loads(metadata),
-        damage=damage[0] if damage else None,
+        damage=damage,
+        inline=bool(inline),
     )
 
 
