@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import io
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -72,7 +73,8 @@ async def _chosen(request: web.Request) -> list[File]:
 async def _send(catalog: Catalog, response: web.StreamResponse, file: File, watch: Outflow) -> int:
     """Sends the file's bytes; their CRC-32. Raises SpoolError or OSError."""
     loop = asyncio.get_running_loop()
-    blob = await catalog.open(file)
+    opened = await catalog.open(file)
+    blob = io.BytesIO(opened) if isinstance(opened, bytes) else opened
     crc, left = 0, file.size
     try:
         while left:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 30_000
 """Milliseconds that a test waits for what must come."""
-_ARGUMENTS: Final = (
+ARGUMENTS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
@@ -60,7 +60,7 @@ def chromium() -> Iterator[Browser]:
         lacking("playwright is not installed")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(_ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield browser
         browser.close()
 

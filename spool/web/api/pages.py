@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from spool.errors import (
@@ -42,6 +43,7 @@ _COOKIE: Final = header("Set-Cookie", "The session, or an empty one that takes i
 _SIGNED: Final = Answer(303, "The next page.", None, (*_NEXT.headers, _COOKIE))
 _TOKEN: Final = query("form_token", "Of the session, for a browser that is signed in.")
 _ID: Final = path("id", "The file's id.")
+_IDS: Final = {"type": "array", "items": TEXT, "minItems": 1, "maxItems": MOST_FILES}
 _BODY: Final = (BadType, TooLarge, CutOff, RequestTimeout, ExpectationFailed)
 
 
@@ -84,13 +86,7 @@ _OPERATIONS: Final = (
         summary="Several files as one archive",
         text="Nothing is compressed. Equal names are told apart by a number. A file that goes meanwhile cuts it off.",
         access="read",
-        parameters=(
-            query(
-                "id",
-                "The id of each file, in their order.",
-                {"type": "array", "items": TEXT, "minItems": 1, "maxItems": MOST_FILES},
-            ),
-        ),
+        parameters=(replace(query("id", "The id of each file, in their order.", _IDS), required=True),),
         answers=(Answer(200, "The archive.", {"application/zip": ANYTHING}),),
         raises=(NotFound, Damaged),
     ),
@@ -154,7 +150,7 @@ _FORMS: Final = (
         summary="Give a file another name",
         access="upload",
         parameters=(_ID, _TOKEN),
-        body=_form("filename", filename=TEXT),
+        body=_form("filename", filename={"type": "string", "pattern": "[0-9A-Za-z]"}),
         answers=(_NEXT,),
         raises=(NotFound, StorageFull, *_BODY),
     ),
@@ -165,7 +161,7 @@ _FORMS: Final = (
         summary="Delete the files that are chosen; without `confirmed`, ask first",
         access="delete",
         parameters=(_TOKEN,),
-        body=_form("id", id={"type": "array", "items": TEXT}, confirmed=TEXT),
+        body=_form(id={"type": "array", "items": TEXT}, confirmed=TEXT),
         answers=(_PAGE, _NEXT),
         raises=(StorageFull, *_BODY),
     ),

@@ -183,9 +183,9 @@ def _finder(asked: _Asked) -> Html:
     return tag(
         "form",
         search,
+        tag("button", "Find"),
         tag("select", *kinds, name="kind", aria_label="Kind"),
         tag("select", *sorts, name="sort", aria_label="Order"),
-        tag("button", "Find"),
         id="finder",
         method="get",
         action="/",
