@@ -30,6 +30,11 @@ no record names; what is no blob; an upload that misses staged bytes."""
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
+Act = Literal["file.changed", "file.deleted", "token.created", "token.revoked", "limit.set", "limit.cleared"]
+"""What the audit log tells of. That a file was stored its record tells, and what was done by rule the log."""
+Via = Literal["http", "command", "server"]
+"""By a request, by a command on the machine, or by the server itself."""
+
 T = TypeVar("T")
 
 
@@ -218,6 +223,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What all principals together keep in the spool."""
+
+    files: int
+    size: int
+    """As the quotas count it: equal files each, and uploads that are not finished with their length."""
+    damaged: int
+    """Files whose bytes a check found damaged."""
+    uploads: int
+    """Resumable uploads that are not finished."""
+    staged: int
+    """Bytes of these that are here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Override:
     """What an operator has set for one principal; None where it is as for everyone, 0 where there is no limit."""
 
@@ -246,6 +266,33 @@ class Allowance:
             return self
         members = [f.name for f in fields(self)]
         return replace(self, **{n: value for n in members if (value := getattr(override, n)) is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who does something."""
+
+    who: str
+    """A principal; for a command, the user of the machine."""
+    via: Via
+    at: datetime
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that was done."""
+
+    number: int
+    """Higher than that of every earlier entry."""
+    at: datetime
+    who: str
+    via: Via
+    request_id: str | None
+    act: Act
+    subject: str
+    """The id of the file or token, or the name of the principal."""
+    detail: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from spool.model import File, Intent, Principal
 
-SCOPES: Final = ("upload", "read", "delete", "admin")
+SCOPES: Final = ("upload", "read", "delete", "metrics", "admin")
 """What a token can allow. `admin` allows everything."""
 
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
+import pwd
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spool.config import ConfigError, load
+from spool.model import By
 from spool.units import LIMIT, SIZE, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
+    from spool import client, model
     from spool.config import Config
     from spool.store import LocalStore, SqliteIndex
+
+    Listed = model.File | client.File
 
 FAILED: Final = 1
 """The command is right, but could not be carried out."""
@@ -24,6 +33,12 @@ WRONG: Final = 2
 """The command line or the configuration is wrong."""
 DAMAGED: Final = 3
 """A check found something wrong that is not repaired."""
+REFUSED: Final = 4
+"""A server refused what was asked of it."""
+UNREACHED: Final = 5
+"""No server answers, or none is able to."""
+INTERRUPTED: Final = 130
+"""By ctrl-C, as a shell says it."""
 _MOST: Final = 2**63 - 1
 
 
@@ -98,6 +113,14 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def by_command() -> By:
+    """The user of this machine who runs the command, for the audit log."""
+    uid = os.getuid()
+    with suppress(KeyError):  # a container need not know its user
+        return By(pwd.getpwuid(uid).pw_name, "command", datetime.now(UTC))
+    return By(f"uid {uid}", "command", datetime.now(UTC))
+
+
 def load_config(arguments: argparse.Namespace) -> Config:
     """The configuration under the arguments. Raises ConfigError."""
     flags = {
@@ -108,6 +131,18 @@ def load_config(arguments: argparse.Namespace) -> Config:
     }
     config, arguments.settings = load(arguments.config, flags)
     return config
+
+
+def show_row(file: Listed) -> str:
+    """One line for a person, of a file of either kind."""
+    return f"{file.created_at:%Y-%m-%dT%H:%M:%SZ}  {file.size:>14}  {file.id}  {file.media_type:<24}  {file.filename}"
+
+
+def show_json(file: Listed, *more: str) -> str:
+    """One line for a program; `more` are members that only one kind of file has."""
+    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata", "damage", *more)
+    times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
+    return json.dumps({name: getattr(file, name) for name in members} | times)
 
 
 def with_storage(

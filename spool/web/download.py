@@ -65,6 +65,7 @@ async def media(request: web.Request) -> web.StreamResponse:
     blob = await site.catalog.open(file)
     status, parts, tail = _plan(file, headers, spans)
     if isinstance(blob, bytes):
+        site.metrics.sent_bytes += sum(span.length for _, span in parts)
         body = b"".join(head + blob[span.start :][: span.length] for head, span in parts) + tail
         return web.Response(body=body, status=status, headers=headers)
     try:
@@ -143,6 +144,7 @@ async def _send(
 
 async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Outflow) -> None:
     """Sends by sendfile, in slices, so that other requests have their turn."""
+    metrics = request.app[SITE].metrics
     for start in range(span.start, span.start + span.length, _SLICE):
         count = min(_SLICE, span.start + span.length - start)
         transport = request.transport
@@ -150,6 +152,7 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Ou
             raise ConnectionResetError("the client has gone")
         sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         watch.sent += sent
+        metrics.sent_bytes += sent
         if sent < count:  # what follows would be taken for the missing bytes
             transport.abort()
             _log.error("blob.truncated", {"path": request.path, "missing": count - sent})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web import archive, describe, download, files, ops, resumable, upload
-from spool.web.auth import needs, needs_read_or_signature
+from spool.web import archive, describe, download, files, metrics, ops, resumable, upload
+from spool.web.auth import needs, needs_read_or_signature, needs_unless_public
 from spool.web.body import defer_expectation
 from spool.web.pages import assets, details, forms, listing, sign_in
 from spool.web.pages.layout import for_people
@@ -76,6 +76,10 @@ DELETE: Final[_Routes] = [
 PAGES: Final = frozenset(("/", "/upload", f"/view/{_ID}", "/files.zip", "/delete"))
 """Where people are told in a page what is wrong; `POST /` is a program's."""
 
+METRICS: Final[_Routes] = [
+    ("GET", "/metrics", metrics.scrape),
+]
+
 
 def add_routes(app: web.Application) -> None:
     """Adds all of them. A GET route takes HEAD too."""
@@ -88,6 +92,8 @@ def add_routes(app: web.Application) -> None:
             _add(app, method, path, for_people(guarded) if shown else guarded)
     for method, path, handler in READ_OR_SIGNATURE:
         _add(app, method, path, needs_read_or_signature(handler))
+    for method, path, handler in METRICS:
+        _add(app, method, path, needs_unless_public("metrics", handler))
 
 
 def _add(app: web.Application, method: str, path: str, handler: Handler) -> None:

@@ -44,7 +44,8 @@ def described() -> set[tuple[str, str]]:
 
 def routed() -> Iterator[tuple[str, str]]:
     """The same of the routes. One whose last segment may be empty is two paths to OpenAPI."""
-    for group in (routes.PUBLIC, routes.ANYBODY, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE):
+    groups = (routes.PUBLIC, routes.ANYBODY, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE)
+    for group in (*groups, routes.DELETE, routes.METRICS):
         for method, path, _ in group:
             plain = re.sub(r"\{[^/]*?(?:\[[^\]]*\])?\*?\}", "{}", path)
             for each in [method] + ["HEAD"] * (method == "GET"):
@@ -84,6 +85,7 @@ class TestDocument:
             "upload": routes.UPLOAD,
             "read": [*routes.READ, *routes.READ_OR_SIGNATURE],
             "delete": routes.DELETE,
+            "metrics": routes.METRICS,
         }
         expected = {
             (method, re.sub(r"\{[^}]*\}", "{}", path)): scope

@@ -68,7 +68,7 @@ def to_file(row: Sequence[Any]) -> File:
         media_type=media_type,
         declared_type=declared_type,
         sha256=sha256,
-        created_at=to_moment(created_at),
+        created_at=moment(created_at),
         expires_at=_moment_or_none(expires_at),
         metadata=json.loads(metadata),
         damage=damage,
@@ -90,7 +90,7 @@ def answer_row(answer: Answer) -> Row:
 def to_answer(row: Row) -> Answer:
     """The answer of a row in the order of ANSWER."""
     owner, idempotency_key, fingerprint, created_at, files = row
-    return Answer(owner, idempotency_key, fingerprint, to_moment(created_at), tuple(map(to_file, json.loads(files))))
+    return Answer(owner, idempotency_key, fingerprint, moment(created_at), tuple(map(to_file, json.loads(files))))
 
 
 def token_row(token: Token) -> Row:
@@ -103,7 +103,7 @@ def to_token(row: Row) -> Token:
     """The token of a row in the order of TOKEN, after which OVERRIDE may follow."""
     id, name, scopes, created_at, expires_at = row[:5]  # noqa: A001 - `id` is the word of the design
     override = to_override(row[5:])
-    return Token(id, name, frozenset(json.loads(scopes)), to_moment(created_at), _moment_or_none(expires_at), override)
+    return Token(id, name, frozenset(json.loads(scopes)), moment(created_at), _moment_or_none(expires_at), override)
 
 
 def override_row(override: Override) -> Row:
@@ -124,7 +124,7 @@ def window_row(window: Window) -> Row:
 def to_window(row: Row) -> Window:
     """The window of a row: owner, since, requests."""
     owner, since, requests = row
-    return Window(owner, to_moment(since), requests)
+    return Window(owner, moment(since), requests)
 
 
 def scrub_value(scrub: Scrub) -> bytes:
@@ -136,7 +136,7 @@ def scrub_value(scrub: Scrub) -> bytes:
 def to_scrub(value: bytes) -> Scrub:
     """The scrub of such a value."""
     scrub = json.loads(value)
-    times = {name: to_moment(scrub[name]) for name in ("started_at", "noted_at")}
+    times = {name: moment(scrub[name]) for name in ("started_at", "noted_at")}
     return Scrub(**{**scrub, **times})
 
 
@@ -186,8 +186,8 @@ def to_upload(row: Row) -> Resumable:
         intent=_to_intent(row[:6]),
         notes=json.loads(notes),
         partial=bool(partial),
-        created_at=to_moment(created_at),
-        expires_at=to_moment(expires_at),
+        created_at=moment(created_at),
+        expires_at=moment(expires_at),
         staged=Staged(offset, staged_state),
         state=state,
         epoch=epoch,
@@ -217,10 +217,10 @@ def _microseconds_or_none(moment: datetime | None) -> int | None:
     return None if moment is None else microseconds(moment)
 
 
-def to_moment(count: int) -> datetime:
-    """The moment that `microseconds` gave the count of."""
+def moment(count: int) -> datetime:
+    """The time that stands so in the index."""
     return _EPOCH + count * _MICROSECOND
 
 
 def _moment_or_none(count: int | None) -> datetime | None:
-    return None if count is None else to_moment(count)
+    return None if count is None else moment(count)

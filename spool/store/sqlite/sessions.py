@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from spool.errors import NotFound
 from spool.model import Session
-from spool.store.sqlite.rows import OVERRIDE, TOKEN, microseconds, to_moment, to_token
+from spool.store.sqlite.rows import OVERRIDE, TOKEN, microseconds, moment, to_token
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,4 +30,4 @@ def read(connection: Connection, secret_hash: str) -> Session | None:
     sql = f"""SELECT sessions.expires_at, {_TOKEN}, {OVERRIDE} FROM sessions
         JOIN tokens ON tokens.id = token_id LEFT JOIN overrides ON owner = name WHERE sessions.secret_hash = ?"""
     row = connection.execute(sql, (secret_hash,)).fetchone()
-    return None if row is None else Session(to_token(row[1:]), to_moment(row[0]))
+    return None if row is None else Session(to_token(row[1:]), moment(row[0]))

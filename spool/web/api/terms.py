@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Schema = Mapping[str, object]
 """A JSON Schema (2020-12)."""
-Access = Literal["public", "any scope", "upload", "read", "delete", "read or signature"]
+Access = Literal["public", "any scope", "upload", "read", "delete", "metrics", "read or signature"]
 """Who may: everybody, every principal, principals of a scope, or also whoever has a signed address."""
 Speech = Literal["plain", "tus", "rufh"]
 """How problems are worded: as they are, or by a dialect of resumable uploads."""

@@ -11,7 +11,7 @@ from spool.model import FileId
 from spool.policy import require_edit
 from spool.protocol.disposition import clean_filename
 from spool.protocol.http import parse_media_type
-from spool.web.auth import PRINCIPAL
+from spool.web.auth import PRINCIPAL, by
 from spool.web.body import Body
 from spool.web.pages.html import join, tag
 from spool.web.pages.layout import action, page, see_other
@@ -61,7 +61,7 @@ async def rename(request: web.Request) -> web.StreamResponse:
         require_edit(who, file)
         return replace(file, filename=clean_filename(name))
 
-    await request.app[SITE].catalog.annotate(id, edit)
+    await request.app[SITE].catalog.annotate(id, edit, by(request))
     return see_other(f"/view/{id}")
 
 
@@ -71,12 +71,18 @@ async def delete(request: web.Request) -> web.StreamResponse:
     catalog, found = request.app[SITE].catalog, []
     for id in fields.get("id", []):  # noqa: A001
         try:
-            found.append(await (catalog.delete if "confirmed" in fields else catalog.file)(FileId(id)))
+            found.append(
+                await _delete(request, FileId(id)) if "confirmed" in fields else await catalog.file(FileId(id))
+            )
         except NotFound:
             continue
     if not found or "confirmed" in fields:
         return see_other("/")
     return _ask(request, found)
+
+
+async def _delete(request: web.Request, id: FileId) -> File:
+    return await request.app[SITE].catalog.delete(id, by(request))
 
 
 def _ask(request: web.Request, files: Sequence[File]) -> web.Response:
