@@ -74,7 +74,7 @@ def bars(results: Results) -> Iterator[Bar]:
             f"{load}: MB/s to floor-durable", table.product(load), table.floor(load), _rate, 0.85, at_most=False
         )
         yield from _ahead(load, table)
-    for load in ("1gib-chunked", "1gib-unix"):
+    for load in ("1gib-chunked", "1gib-unix", "1gib-tls"):
         yield from _against(f"{load}: CPU to floor-durable", table.product(load), table.floor(load), _cpu, 1.7)
     yield from _against("1mib: CPU to floor-durable", table.product("1mib"), table.floor("1mib"), _cpu, 1.4)
     yield from _ahead("1mib", table)
@@ -137,6 +137,9 @@ def _small(table: Table) -> Iterator[Bar]:
 def _downloads(table: Table) -> Iterator[Bar]:
     big, small = "download-1gib", "download-1kib"
     yield from _against(f"{big}: CPU to nginx", table.product(big), table.row(big, "nginx"), _cpu, 1.1)
+    secured = table.product("download-1gib-tls")
+    if secured:
+        yield Bar("download-1gib-tls: CPU", secured.cpu, 1.2, at_most=True, unit="s/GB")
     naive = table.row(small, "naive-aiohttp")
     yield from _against(f"{small}: requests/s to naive-aiohttp", table.product(small), naive, _rate, 2, at_most=False)
 

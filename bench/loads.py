@@ -7,6 +7,8 @@ it stored is removed, so that the measured run gets its pages.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -218,6 +220,20 @@ def _unix(server: Server, work: Path) -> Mapping[str, str]:
     return server.unix(socket_path(work)) if server.unix else {}
 
 
+def _tls(server: Server, work: Path) -> Mapping[str, str]:
+    """With a certificate that is made once. Raises Unusable."""
+    if server.tls is None:
+        return {}
+    certificate, key = work / "cert.pem", work / "key.pem"
+    if shutil.which("openssl") is None:
+        raise Unusable("there is no openssl to make a certificate")
+    if not certificate.exists():
+        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench", "-days", "30"]
+        command = ["openssl", "req", "-x509", *kind, "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return server.tls(certificate, key)
+
+
 def loads(scale: float) -> list[Load]:
     """All of them; `scale` shrinks what can be shrunk."""
     big = f"{scale:g} GiB"
@@ -249,6 +265,15 @@ def loads(scale: float) -> list[Load]:
             environment=_unix,
             base="1gib-put",
         ),
+        Load(
+            "1gib-tls",
+            f"{big} as the body by TLS; floors without",
+            "MB/s",
+            one_upload(_raw_way),
+            lambda server: server.tls is not None or server.floor,
+            environment=_tls,
+            base="1gib-put",
+        ),
         Load("1mib", "files of 1 MiB over 8 connections", "MB/s", many_uploads(mib), every),
         Load("32x64mib", f"32 uploads of {part // MIB} MiB at once", "MB/s", many_uploads(side_by_side), every),
         Load(
@@ -268,6 +293,14 @@ def loads(scale: float) -> list[Load]:
             every,
         ),
         Load("download-1gib", f"download of {big}", "MB/s", one_download, served),
+        Load(
+            "download-1gib-tls",
+            f"download of {big} by TLS",
+            "MB/s",
+            one_download,
+            lambda server: server.tls is not None,
+            environment=_tls,
+        ),
         Load(
             "download-1kib",
             "downloads of 1 KiB over 32 connections",

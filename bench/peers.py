@@ -48,6 +48,7 @@ def servers() -> list[Server]:
             raw=Way("PUT", f"/files/{NUMBER}.bin"),
             locate=lambda _, answer: _content_path(answer),
             unix=lambda path: {"SPOOL_SERVER_UNIX": str(path)},
+            tls=lambda certificate, key: {"SPOOL_SERVER_TLS_CERT": str(certificate), "SPOOL_SERVER_TLS_KEY": str(key)},
             product=True,
         ),
         _floor("floor", "write"),

@@ -85,6 +85,8 @@ class Server:
     """Whether it takes a body whose length is not known in advance."""
     unix: Callable[[Path], Mapping[str, str]] | None = None
     """The environment in which it listens on this path."""
+    tls: Callable[[Path, Path], Mapping[str, str]] | None = None
+    """The environment in which it listens by TLS, with this certificate and this key."""
     product: bool = False
     floor: bool = False
 
@@ -92,11 +94,13 @@ class Server:
 class Running:
     """A server's processes. Times are user and system of all of them, also of those that have ended."""
 
-    def __init__(self, server: Server, directory: Path, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, server: Server, directory: Path, port: int, process: subprocess.Popen[bytes], scheme: str = "http"
+    ) -> None:
         self.server = server
         self.dir = directory
         self.port = port
-        self.base = f"http://127.0.0.1:{port}"
+        self.base = f"{scheme}://127.0.0.1:{port}"
         self.process = process
 
     def pids(self) -> list[int]:
@@ -156,6 +160,7 @@ def started(server: Server, work: Path, *, environment: Mapping[str, str] | None
 @contextmanager
 def serving(server: Server, directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
     """The server, answering, on a directory that is there already. Raises Unusable."""
+    environment = environment or {}
     port = free_port()
     log = directory.with_name(directory.name + ".log")
     with log.open("wb") as output:
@@ -165,14 +170,14 @@ def serving(server: Server, directory: Path, environment: Mapping[str, str] | No
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **server.environment, **(environment or {})},
+                env={**os.environ, **server.environment, **environment},
                 start_new_session=True,
             )
         except OSError as error:
             raise Unusable(f"{error.filename}: {error.strerror}") from error
     try:
-        _wait_for(process, port, environment or {}, log)
-        yield Running(server, directory, port, process)
+        _wait_for(process, port, environment, log)
+        yield Running(server, directory, port, process, "https" if "SPOOL_SERVER_TLS_CERT" in environment else "http")
     finally:
         _stop(process)
 

@@ -67,12 +67,10 @@ class Catalog:
 
         The caller closes it. Raises NotFound, or Damaged if they are not there.
         """
-        if file.inline:
-            return await self._files.body(file.id)
         try:
             if file.size > _SMALL:
                 return await self._blobs.open(file.key)
-            body = await self._blobs.read(file.key)
+            body = await (self._files.body(file.id) if file.inline else self._blobs.read(file.key))
         except NotFound as error:
             await self.file(file.id)  # or it was deleted just now
             _log.error("blob.damaged", {"key": file.key, "damage": "missing", "files": 1})

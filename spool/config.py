@@ -54,6 +54,8 @@ class Server:
     host: str = _key(TEXT, "127.0.0.1")
     port: int = _key(PORT, 8080)
     unix: str = _key(TEXT, "")
+    tls_cert: str = _key(TEXT, "")
+    tls_key: str = _key(TEXT, "")
     base_url: str = _key(URL, "")
     media_base_url: str = _key(URL, "")
     accel: str = _key(choice("", "x-accel-redirect"), "")
@@ -196,7 +198,17 @@ def load(
         value = _parse(given, _kind(section, given.key))
         config = replace(config, **{given.section: replace(section, **{given.key: value})})
         origins[given.section, given.key] = given.origin
+    _require_agreement(config.server)
     return config, tuple(_settings(config, origins))
+
+
+def _require_agreement(server: Server) -> None:
+    """Raises ConfigError for settings that cannot stand together."""
+    if bool(server.tls_cert) != bool(server.tls_key):
+        given, missing = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
+        raise ConfigError(f"server.{given} is set without server.{missing}: TLS needs both")
+    if server.tls_cert and server.unix:
+        raise ConfigError("server.tls_cert cannot be used with server.unix: there is no TLS on a unix socket")
 
 
 def _from_file(path: Path | None) -> Iterator[_Given]:

@@ -117,8 +117,8 @@ class Ingest:
     async def _arrive(
         self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Reservation
     ) -> _Arrival:
-        held: list[bytes] = await anext(source, [])
-        media_type = await self.sniff(b"".join(held))
+        held = [b"".join(await anext(source, []))]
+        media_type = await self.sniff(held[0])
         more = await fill(held, source)
         if more is None and await reservation.hold(size_of(held)):
             body = b"".join(held)

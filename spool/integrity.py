@@ -10,7 +10,7 @@ from contextlib import aclosing, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from spool import serve
+from spool import serve, upkeep
 from spool.config import ConfigError
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.logs import escape
@@ -35,7 +35,7 @@ _REBUILT: Final = "index.db.rebuilt"
 
 async def fsck(blobs: LocalStore, index: SqliteIndex, *, deep: bool, repair: bool, as_json: bool) -> bool:
     """Checks the spool, beside a server or not, and prints what is wrong; whether nothing is, or is any more."""
-    since = None if blobs.lock() else serve.now() - serve.FOREIGN_GRACE
+    since = None if blobs.lock() else serve.now() - upkeep.FOREIGN_GRACE
     check = Fsck(blobs, index, deep=deep, repair=repair, since=since)
     findings = repaired = 0
     async for finding in check.run():
@@ -113,7 +113,7 @@ def _own(blobs: LocalStore, directory: Path) -> None:
 async def _prune(target: LocalStore, to: Path) -> int:
     """Whatever the new index does not name is gone."""
     async with aclosing(await open_index(to)) as index:
-        return await gc.run_once(target, index, frozenset, serve.EVER)
+        return await gc.run_once(target, index, frozenset, upkeep.EVER)
 
 
 def _show_copied(copied: Copied, removed: int) -> None:

@@ -22,8 +22,9 @@ from aiohttp.http_parser import HttpRequestParserPy
 from spool import __version__, systemd
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
+from spool.certificate import certificate_of
 from spool.config import supervision
-from spool.errors import SpoolError, StorageFull, Unavailable
+from spool.errors import StorageFull, Unavailable
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.metrics import Metrics
@@ -34,20 +35,20 @@ from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
+from spool.upkeep import save_rates, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
-from spool.work import audit, expiry, gc, resumables, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
     from socket import socket
 
+    from spool.certificate import Certificate
     from spool.config import Config, Supervision
-    from spool.model import Key
     from spool.ports import Index, LabelledStore
     from spool.store import LocalStore, SqliteIndex
 
@@ -185,12 +186,15 @@ def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Applic
 
 
 async def run(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start."""
+    """Serves until SIGTERM or SIGINT, then drains. Raises Busy, ConfigError or SpoolError if it cannot start."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     told = supervision()
     sockets = systemd.inherited(told)
+    certificate = certificate_of(config.server)
+    if certificate:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
     _require_compiled_parser()
     raise_descriptor_limit()
     _keep_freed_memory()
@@ -201,7 +205,7 @@ async def run(config: Config) -> None:
         site = await make_site(config, blobs, index, sniffer, sockets)
         if not site.open_to_machine:
             await _make_first_token(index)
-        await _serve(config, site, stop, told, sockets)
+        await _serve(config, site, certificate, stop, told=told, sockets=sockets)
     sniffer.close()
     _log.info("server.stopped")
 
@@ -212,12 +216,47 @@ def _require_compiled_parser() -> None:
         raise Unavailable("aiohttp runs without its compiled parser: unset AIOHTTP_NO_EXTENSIONS, or install its wheel")
 
 
-async def _serve(config: Config, site: Site, stop: asyncio.Event, told: Supervision, sockets: Sequence[socket]) -> None:
+async def _serve(  # noqa: PLR0913  # what it is made of
+    config: Config,
+    site: Site,
+    certificate: Certificate | None,
+    stop: asyncio.Event,
+    *,
+    told: Supervision,
+    sockets: Sequence[socket],
+) -> None:
     crowd, most = _make_crowd(config.limits.max_connections, site.metrics)
-    runner = Runner(
+    runner = _make_runner(config, site, crowd, certificate)
+    await runner.setup()
+    background = aiojobs.Scheduler()
+    try:
+        await _listen(config, runner, sockets)
+        _log_start(config, runner, most)
+        systemd.tell(told, "READY=1")
+        await background.spawn(systemd.beat_for_ever(told))
+        if certificate:
+            await background.spawn(certificate.reload_for_ever())
+        async with upkeep(config.storage, site, site.rates, lambda: site.ingest.active):
+            await stop.wait()
+        systemd.tell(told, "STOPPING=1")
+        _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
+        # first of all drain: aiohttp's own clean-up would throw away what clients still send
+        for listener in runner.sites:
+            await listener.stop()
+        if not await site.traffic.drain(config.server.shutdown_grace.total_seconds()):
+            _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
+    finally:
+        await background.close()
+        await runner.cleanup()
+        await save_rates(site.rates)
+
+
+def _make_runner(config: Config, site: Site, crowd: Crowd, certificate: Certificate | None) -> Runner:
+    return Runner(
         make_application(site, config.server.cors_origins),
         config.limits,
         crowd,
+        certificate.context if certificate else None,
         handler_cancellation=True,
         auto_decompress=False,
         keepalive_timeout=_KEEPALIVE,
@@ -227,29 +266,6 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event, told: Supervis
         access_log=logging.getLogger("spool.access") if config.log.access else None,
         max_field_size=_MAX_FIELD,
     )
-    await runner.setup()
-    sweeper = aiojobs.Scheduler()
-    try:
-        await _listen(config, runner, sockets)
-        _log_start(config, runner, most)
-        systemd.tell(told, "READY=1")
-        await sweeper.spawn(systemd.beat_for_ever(told))
-        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval, config.storage.audit_ttl))
-        await sweeper.spawn(_keep_rates(site.rates))
-        if config.storage.scrub_interval:
-            await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
-        await stop.wait()
-        systemd.tell(told, "STOPPING=1")
-        _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
-        # first of all drain: aiohttp's own clean-up would throw away what clients still send
-        for listener in runner.sites:
-            await listener.stop()
-        if not await site.traffic.drain(config.server.shutdown_grace.total_seconds()):
-            _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
-    finally:
-        await sweeper.close()
-        await runner.cleanup()
-        await _save_rates(site.rates)
 
 
 async def _listen(config: Config, runner: Runner, sockets: Sequence[socket]) -> None:
@@ -276,18 +292,19 @@ async def _listen(config: Config, runner: Runner, sockets: Sequence[socket]) -> 
 
 
 def _log_start(config: Config, runner: Runner, most: int) -> None:
-    address = ",".join(_show_address(address) for address in runner.addresses)
+    scheme = "https" if config.server.tls_cert else "http"
+    address = ",".join(_show_address(address, scheme) for address in runner.addresses)
     _log.info(
         "server.started",
         {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
     )
 
 
-def _show_address(address: tuple[str, int] | str) -> str:
+def _show_address(address: tuple[str, int] | str, scheme: str) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"
+    return f"{scheme}://{host}:{address[1]}"
 
 
 def _only_this_machine(config: Config, sockets: Sequence[socket]) -> bool:
@@ -338,63 +355,3 @@ def _keep_freed_memory() -> None:
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
-
-
-async def _sweep_for_ever(site: Site, interval: timedelta, audit_ttl: timedelta) -> None:
-    while True:
-        try:
-            await resumables.run_once(site.resumption, site.index, now)
-            swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
-            site.metrics.swept(*swept, now().timestamp())
-            await audit.run_once(site.index, now, audit_ttl)
-        except SpoolError as error:
-            site.metrics.sweeps["failed",] += 1
-            _log.warning("sweep.failed", {"reason": str(error)})
-        except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
-            site.metrics.sweeps["failed",] += 1
-            _log.exception("sweep.failed")
-        await asyncio.sleep(interval.total_seconds())
-
-
-async def _keep_rates(rates: Rates) -> None:
-    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
-    while True:
-        await asyncio.sleep(1)
-        await _save_rates(rates)
-
-
-async def _save_rates(rates: Rates) -> None:
-    try:
-        await rates.save()
-    except SpoolError as error:
-        _log.warning("rates.unsaved", {"reason": str(error)})
-
-
-async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
-    while True:
-        try:
-            await scrub.run_once(site.blobs, site.index, now, interval, site.metrics)
-        except SpoolError as error:
-            site.metrics.scrub_failures += 1
-            _log.warning("scrub.failed", {"reason": str(error)})
-        except Exception:  # noqa: BLE001  # a run that fails must not be the last one
-            site.metrics.scrub_failures += 1
-            _log.exception("scrub.failed")
-        await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
-
-
-async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]:
-    """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs."""
-    return await sweep(blobs, index, frozenset, EVER if blobs.lock() else now() - FOREIGN_GRACE)
-
-
-async def sweep(
-    blobs: LabelledStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
-) -> tuple[int, int]:
-    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
-    expired = await expiry.run_once(Catalog(blobs, index, now), index, now)
-    reclaimed = await gc.run_once(blobs, index, active, before)
-    forgotten = await Idempotency(index, now).forget()
-    if expired or reclaimed or forgotten:
-        _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})
-    return expired, reclaimed

@@ -117,7 +117,7 @@ async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[by
         size += size_of(batch)
         if size > _SMALL:
             return batch
-        held += batch
+        held.append(b"".join(batch))  # whatever the pieces in which it came, it takes no more memory than it is long
     return None if size <= _SMALL else []
 
 

@@ -15,9 +15,10 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("model", "errors", "units"),
     ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics", "systemd"),
-    ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates"),
+    ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates"),
     ("resumption",),
     ("web", "work"),
+    ("upkeep",),
     ("serve",),
     ("integrity",),
     ("cli",),
@@ -36,7 +37,7 @@ DRIVERS = {"protocol": {"web"}, "store": {"serve", "integrity", "cli"}, "client"
 
 DOORS = {
     "aiohttp": ("web/", "serve.py", "client/"),
-    "aiojobs": ("web/upload.py", "web/resumable.py", "serve.py"),
+    "aiojobs": ("web/upload.py", "web/resumable.py", "serve.py", "upkeep.py"),
     "aiofiles": ("store/local/",),
     "magic": ("sniff.py",),
     "pylibmagic": ("sniff.py",),

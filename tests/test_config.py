@@ -189,6 +189,19 @@ def test_wrong_value_of_a_flag_names_the_flag() -> None:
     assert "--port: server.port is 'http'" in complaint(None, {"server.port": "http"}, {})
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"TLS_CERT": "c.pem"}, ["server.tls_cert is set without server.tls_key"]),
+        ({"TLS_KEY": "k.pem"}, ["server.tls_key is set without server.tls_cert"]),
+        ({"TLS_CERT": "c.pem", "TLS_KEY": "k.pem", "UNIX": "s"}, ["server.tls_cert", "server.unix"]),
+    ],
+)
+def test_settings_that_cannot_stand_together_are_named(settings: dict[str, str], names: list[str]) -> None:
+    line = complaint(None, {}, {f"SPOOL_SERVER_{key}": value for key, value in settings.items()})
+    assert [name for name in names if name not in line] == []
+
+
 def test_no_key_holds_a_secret() -> None:
     _, settings = load(None, {}, {})
     assert [s.key for s in settings if re.search(r"secret|password|passwd|token|credential", s.key)] == []

@@ -46,6 +46,7 @@ STEPS = 50
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MEMORY = Path("/dev/shm")  # where a sync costs nothing
 
+limits = st.sampled_from([0, 1, 16 * 1024])
 picks = st.lists(st.integers(0, 5), max_size=8)
 """Which of the calls that wait goes on, over and over."""
 
@@ -62,6 +63,8 @@ class Spool(RuleBasedStateMachine):
         self.root = Path(self.directory.name)
         self.clock = Clock(NOON)
         self.book = Book(self.clock)
+        self.inline_max = 0
+        """Of the processes that are started from now on."""
         self.process: Process
         self.run(self._start())
 
@@ -69,10 +72,14 @@ class Spool(RuleBasedStateMachine):
         return self.runner.run(work)
 
     async def _start(self) -> None:
-        self.process = await Process.start(self.root, self.clock, nameless=self.nameless)
+        self.process = await Process.start(self.root, self.clock, nameless=self.nameless, inline_max=self.inline_max)
+        self.counts["starts that keep small files in the index"] += self.inline_max > 0
 
-    @initialize(operations=st.tuples(puts, begins, begins, begins))
-    def fill(self, operations: list[Operation]) -> None:
+    @initialize(operations=st.tuples(puts, begins, begins, begins), inline_max=limits)
+    def fill(self, operations: list[Operation], inline_max: int) -> None:
+        if inline_max:
+            self.inline_max = inline_max
+            self.run(self._restart())
         for operation in operations:
             self.run(self._calmly(operation))
 
@@ -93,7 +100,7 @@ class Spool(RuleBasedStateMachine):
     def together(self, operations: list[Operation], picks: list[int]) -> None:
         self.run(self._together(operations, picks))
 
-    @rule(operation=puts, calls=st.integers(0, 12))
+    @rule(operation=puts, calls=st.integers(0, 6))
     def vanish(self, operation: Put, calls: int) -> None:
         self.run(self._vanish(operation, calls))
 
@@ -127,8 +134,9 @@ class Spool(RuleBasedStateMachine):
         self.clock.now += timedelta(minutes=minutes)
         self.run(self._check())
 
-    @rule(restarts=st.booleans())
-    def tend(self, restarts: bool) -> None:  # noqa: FBT001
+    @rule(restarts=st.booleans(), inline_max=limits)
+    def tend(self, restarts: bool, inline_max: int) -> None:  # noqa: FBT001
+        self.inline_max = inline_max  # the next start may come by a crash
         self.run(self._restart() if restarts else self._sweep())
 
     async def _calmly(self, operation: Operation) -> None:
@@ -223,8 +231,7 @@ class Spool(RuleBasedStateMachine):
         assert seen.files.keys() == book.files.keys()
         for tag, file in seen.files.items():
             assert book.files[tag].agrees(file), f"{file} should be {book.files[tag]}"
-            with await process.catalog.open(file) as blob:
-                assert blob.read() == book.files[tag].content, f"{tag} has lost its bytes"
+            assert await process.content(file) == book.files[tag].content, f"{tag} has lost its bytes"
         listed = [file.id async for file in process.catalog.walk(FileQuery(limit=4))]
         assert Counter(listed) == Counter(kept.id for kept in book.files.values() if not book.over(kept.expires_at))
         await self._check_uploads(seen)
@@ -259,8 +266,11 @@ class Spool(RuleBasedStateMachine):
         """After a sweep there is exactly what files and uploads name, and each content once."""
         book, seen = self.book, await Seen.look(self.process)
         live = Counter(name for _, _, names in os.walk(self.root / "blobs") for name in names)
-        assert live == Counter({file.key: 1 for file in seen.files.values()}), "bytes without a record, or none"
-        assert len(live) == len({kept.content for kept in book.files.values()}), "equal bytes are kept twice"
+        blobs = {tag: file for tag, file in seen.files.items() if not file.inline}
+        assert live == Counter({file.key: 1 for file in blobs.values()}), "bytes without a record, or none"
+        assert len(live) == len({book.files[tag].content for tag in blobs}), "equal bytes are kept twice"
+        self.counts["files in the index"] += len(seen.files) - len(blobs)
+        self.counts["files in blobs"] += len(blobs)
         staged = {path.name for path in self.root.glob("incoming/*")}
         assert {row.key for row in seen.uploads.values() if row.staged.offset} <= staged
         assert staged <= {row.key for row in seen.uploads.values()}, "staged bytes without a record"

@@ -86,9 +86,9 @@ def _ls(arguments: argparse.Namespace) -> int:
 
 def _gc(arguments: argparse.Namespace) -> int:
     async def work(blobs: LocalStore, index: SqliteIndex) -> None:
-        from spool import serve  # noqa: PLC0415
+        from spool import serve, upkeep  # noqa: PLC0415
 
-        expired, reclaimed = await serve.sweep_beside(blobs, index)
+        expired, reclaimed = await upkeep.sweep_beside(blobs, index, serve.now, owned=blobs.lock())
         print(f"{expired} expired files deleted, {reclaimed} blobs reclaimed")
 
     return with_storage(arguments, work)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from spool.errors import BadRequest, CutOff, ExpectationFailed, RequestTimeout, 
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from spool.config import Limits
 
@@ -45,7 +46,7 @@ class Body:
         self._max_size = max_size
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
-        self._pace = _Pace(limits)
+        self._pace = _Pace(limits, self.interrupt)
         self._metrics = request.app[SITE].metrics
         self._interruption: Exception | None = None
         self.size = 0
@@ -63,19 +64,22 @@ class Body:
         if content.is_eof() and content.exception() is None and (chunk := content.read_nowait()):  # all of it is here
             self._count(chunk)
             yield chunk
-        while not content.at_eof():
-            ending: Exception | None = None
-            try:
-                async with self._pace.waiting(), _readable():
-                    chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
-            except Exception as error:  # noqa: BLE001  # it is raised below
-                ending = self._interruption or error
-                chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
-            if chunk:
-                self._count(chunk)
-                yield chunk
-            if ending is not None:
-                raise ending
+        try:
+            while not content.at_eof():
+                ending: Exception | None = None
+                try:
+                    with self._pace.waiting(), _readable():
+                        chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
+                except Exception as error:  # noqa: BLE001  # it is raised below
+                    ending = self._interruption or error
+                    chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
+                if chunk:
+                    self._count(chunk)
+                    yield chunk
+                if ending is not None:
+                    raise ending
+        finally:
+            self._pace.stop()
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
 
@@ -98,9 +102,10 @@ class Body:
     def _read_more(self) -> None:
         """The event loop has less to do for each byte that comes, as long as few uploads share the memory."""
         transport = self._request.transport
-        if transport is not None and hasattr(transport, "max_size"):  # what asyncio asks of a socket; TLS has none
+        reader = getattr(transport, "_ssl_protocol", transport)
+        if reader is not None and hasattr(reader, "max_size"):  # what asyncio asks of a socket
             smallest, largest = _READS
-            transport.max_size = max(smallest, min(largest, self._request.app[SITE].ingest.batch_size() // 2))
+            reader.max_size = max(smallest, min(largest, self._request.app[SITE].ingest.batch_size() // 2))
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:
@@ -110,8 +115,8 @@ class Body:
         writer.output_size = 0  # aiohttp takes what was written for the start of an answer, and could not send an error
 
 
-@asynccontextmanager
-async def _readable() -> AsyncIterator[None]:
+@contextmanager
+def _readable() -> Iterator[None]:
     try:
         yield
     except web.RequestPayloadError as error:
@@ -123,23 +128,45 @@ async def _readable() -> AsyncIterator[None]:
 class _Pace:
     """Measures only the time spent waiting for the client: a slow disk of ours is not its fault."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, interrupt: Callable[[Exception], None]) -> None:
+        """`interrupt` is called when it has waited too long."""
+        self._interrupt = interrupt
         self._idle = limits.idle_timeout.total_seconds()
         self._window = limits.min_rate_window.total_seconds()
         self._rate = limits.min_rate
         self._waited = 0.0
         self._size = 0
+        self._loop = asyncio.get_running_loop()
+        self._since = inf
+        """When it began to wait; never, if it does not."""
+        self._timer: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def waiting(self) -> AsyncIterator[None]:
-        clock = asyncio.get_running_loop().time
-        start = clock()
+    def _look(self) -> None:
+        """One timer does for all chunks: to set one for each would cost some."""
+        now = self._loop.time()
+        end = min(self._since, now) + self._idle
+        if end <= now:
+            self._interrupt(RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)))
+            end = now + self._idle
+        self._timer = self._loop.call_at(end, self._look)
+
+    def stop(self) -> None:
+        """Nothing is waited for any more. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Meanwhile the client is waited for."""
+        self._since = start = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(start + self._idle, self._look)
         try:
-            async with asyncio.timeout(self._idle):
-                yield
-        except TimeoutError as error:
-            raise RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)) from error
-        self._waited += clock() - start
+            yield
+        finally:
+            self._since = inf
+        self._waited += self._loop.time() - start
 
     def received(self, size: int) -> None:
         self._size += size

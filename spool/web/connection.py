@@ -20,9 +20,11 @@ from spool.errors import BadRequest, ExpectationFailed, Internal, RequestTimeout
 from spool.web.auth import PRINCIPAL
 from spool.web.outflow import Outflow
 from spool.web.problems import REQUEST_ID, problem_response
+from spool.web.tls import Tls
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
     from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
@@ -67,8 +69,8 @@ class Connection(RequestHandler):
             self.crowd.refuse(real)
             return
         super().connection_made(transport)
-        real.set_write_buffer_limits(0)  # an answer is written when the kernel has it: nothing waits unwatched
         self.outflow = Outflow(real, self.limits, real.abort)
+        real.set_write_buffer_limits(0)  # an answer is written when the kernel has it: nothing waits unwatched
         self._start_head_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -106,8 +108,11 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, which asyncio reads as False
         """Keeps the connection for the answers when the client closed its side after complete requests.
 
-        A client that closes in mid-body has gone: False ends the connection, and with it the handler.
+        A client that closes in mid-body has gone: False ends the connection, and with it the handler. So does every
+        one that ends its TLS, of which asyncio can keep no half.
         """
+        if self.transport is not None and self.transport.get_extra_info("sslcontext") is not None:
+            return False
         bodies = [body for _, body in self._messages]
         if self.body is not None and not self._awaits_request():
             bodies.append(self.body)
@@ -184,8 +189,16 @@ def _server(connection: Connection) -> web.Server:
 class _Server(web.Server):
     limits: Limits
     crowd: Crowd
+    tls: Tls | None
 
     def __call__(self) -> RequestHandler:
+        """A new connection, as asyncio asks for it: with TLS, what is around it."""
+        connection = self._connect()
+        if self.tls is None:
+            return connection
+        return cast("RequestHandler", self.tls.around(connection, lambda: len(self._connections)))
+
+    def _connect(self) -> Connection:
         connection = Connection(self, loop=self._loop, **self._kwargs)
         connection.limits, connection.crowd = self.limits, self.crowd
         connection.body = connection.outflow = connection.head_timer = None
@@ -218,9 +231,17 @@ def _refuse_expectations(handle: _Handle) -> _Handle:
 class Runner(web.AppRunner):
     """An AppRunner whose connections are ours."""
 
-    def __init__(self, app: web.Application, limits: Limits, crowd: Crowd, **options: Any) -> None:  # noqa: ANN401  # as aiohttp's
-        """`options` are those of aiohttp's AppRunner."""
+    def __init__(
+        self,
+        app: web.Application,
+        limits: Limits,
+        crowd: Crowd,
+        context: ssl.SSLContext | None = None,
+        **options: Any,  # noqa: ANN401  # as aiohttp's
+    ) -> None:
+        """`context` makes all connections TLS; `options` are those of aiohttp's AppRunner."""
         super().__init__(app, **options)
+        self._tls = Tls(context, limits, crowd) if context else None
         self._limits = limits
         self._crowd = crowd
 
@@ -231,7 +252,7 @@ class Runner(web.AppRunner):
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001  # there is no other way to hand them on
         )
-        server.limits, server.crowd = self._limits, self._crowd
+        server.limits, server.crowd, server.tls = self._limits, self._crowd, self._tls
         server.request_factory = server.note_body(made.request_factory)
         return server
 

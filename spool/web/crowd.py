@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import Unavailable
@@ -13,6 +14,8 @@ from spool.protocol.http import problem_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from spool.errors import SpoolError
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +39,29 @@ class Crowd:
         self._highest = highest
         self._metrics = metrics or Metrics()
         self._lingering: set[Refusal] = set()
+        self._greeting: set[object] = set()
         self._refused = 0
         self._next_line = 0.0
 
     def has_room(self, connections: int, descriptor: int) -> bool:
         """Whether one more is taken beside so many."""
         return connections < self._most and descriptor <= self._highest
+
+    def greet(self, newcomer: object, connections: int, descriptor: int) -> bool:
+        """Whether `newcomer` may begin a TLS handshake; until it is `greeted` it counts beside the connections.
+
+        A few more than there is room for may, to be told so afterwards.
+        """
+        spare = _MOST_LINGERING
+        if connections + len(self._greeting) < self._most + spare and descriptor <= self._highest + spare:
+            self._greeting.add(newcomer)
+            return True
+        self._note()
+        return False
+
+    def greeted(self, newcomer: object) -> None:
+        """The handshake is over. Idempotent."""
+        self._greeting.discard(newcomer)
 
     def refuse(self, transport: asyncio.Transport) -> None:
         """Answers 503, whatever the client sends, and closes; many at a time are closed without an answer."""
@@ -68,24 +88,26 @@ class Refusal(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport, gone: Callable[[Refusal], None]) -> None:
         self._gone = gone
         self._timer = asyncio.get_running_loop().call_later(_LINGER, transport.abort)
-        transport.write(_answer())
-        transport.write_eof()
+        transport.write(bare_answer(Unavailable("this server has as many connections as it takes")))
+        if transport.can_write_eof():  # TLS cannot; the answer has its length, and the connection its end
+            transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
         self._timer.cancel()
         self._gone(self)
 
 
-def _answer() -> bytes:
-    error = Unavailable("this server has as many connections as it takes")
+def bare_answer(error: SpoolError) -> bytes:
+    """The whole answer, for a connection that has no part in HTTP."""
     body = json.dumps(problem_document(error, None)).encode()
+    retry = "" if error.retry_after is None else f"Retry-After: {error.retry_after}\r\n"
     head = (
-        "HTTP/1.1 503 Service Unavailable\r\n"
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         "Content-Type: application/problem+json\r\n"
         f"Content-Length: {len(body)}\r\n"
         "Cache-Control: no-store\r\n"
         "X-Content-Type-Options: nosniff\r\n"
-        f"Retry-After: {error.retry_after}\r\n"
+        f"{retry}"
         "Connection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -1,13 +1,14 @@
 """Bytes out: `GET` and `HEAD /media/{id}/{filename}`.
 
 aiohttp's FileResponse is not used: it takes any If-Range tag for a match, so that a resumed download mixes two files,
-and refuses ranges that RFC 9110 wants served. The conditions and ranges are ours; the bytes go by sendfile.
+and refuses ranges that RFC 9110 wants served. The conditions and ranges are ours; the bytes go by sendfile, or by TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -43,6 +44,8 @@ _INLINE: Final = ("audio/*", "video/*", "image/png", "image/jpeg", "image/gif", 
 """What a browser may show in place. Nothing among them can carry a script; everything else is to be saved."""
 _SLICE: Final = 1024 * 1024
 """Bytes that are sent in one go."""
+_READ: Final = 512 * 1024
+"""Bytes that are read in one go where there is no sendfile."""
 
 
 async def media(request: web.Request) -> web.StreamResponse:
@@ -131,18 +134,21 @@ async def _send(
 ) -> web.StreamResponse:
     response.content_length = sum(len(head) + span.length for head, span in parts) + len(tail)
     await response.prepare(request)
+    send = _send_span if request.get_extra_info("sslcontext") is None else _encrypt_span
     async with outflow(request, request.app[SITE].limits) as watch:
         for head, span in parts:
             if head:
                 await response.write(head)
-            await _send_span(request, blob, span, watch)
+            await send(request, response, blob, span, watch)
         if tail:
             await response.write(tail)
         await response.write_eof()
     return response
 
 
-async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Outflow) -> None:
+async def _send_span(
+    request: web.Request, _response: web.StreamResponse, blob: BinaryIO, span: Span, watch: Outflow
+) -> None:
     """Sends by sendfile, in slices, so that other requests have their turn."""
     metrics = request.app[SITE].metrics
     for start in range(span.start, span.start + span.length, _SLICE):
@@ -153,7 +159,32 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Ou
         sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         watch.sent += sent
         metrics.sent_bytes += sent
-        if sent < count:  # what follows would be taken for the missing bytes
-            transport.abort()
-            _log.error("blob.truncated", {"path": request.path, "missing": count - sent})
-            raise ConnectionResetError("the file has fewer bytes than its record says")
+        _require_all(request, count - sent)
+
+
+async def _encrypt_span(
+    request: web.Request, response: web.StreamResponse, blob: BinaryIO, span: Span, _watch: Outflow
+) -> None:
+    """Sends through TLS, for which asyncio's sendfile would read 16 KiB at a time."""
+    loop = asyncio.get_running_loop()
+    for start in range(span.start, span.start + span.length, _READ):
+        count = min(_READ, span.start + span.length - start)
+        reading = loop.run_in_executor(None, os.pread, blob.fileno(), count, start)
+        try:
+            data = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            await asyncio.wait([reading])  # the file must not be closed under it
+            raise
+        await response.write(data)
+        request.app[SITE].metrics.sent_bytes += len(data)
+        _require_all(request, count - len(data))
+    await request.writer.drain()  # TLS that is closed over what still waits has little time to send it
+
+
+def _require_all(request: web.Request, missing: int) -> None:
+    """Ends the connection if bytes are missing: what follows would be taken for them."""
+    if missing:
+        if request.transport is not None:
+            request.transport.abort()
+        _log.error("blob.truncated", {"path": request.path, "missing": missing})
+        raise ConnectionResetError("the file has fewer bytes than its record says")

@@ -147,6 +147,7 @@ class Fsck:
         """What is wrong with files that share a blob."""
         if files[0].inline:
             seen = await look_inside(self._index, files[0])
+            self.tally.read += seen.size or 0
         else:
             seen = await self._look(files[0].key, read=self._deep or any(file.damage is not None for file in files))
         judged = await judge(self._index, files, seen)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.process import Server
 
 NOISE = Random(4).randbytes(12_000_000)
+WAYS: tuple[dict[str, str], ...] = ({}, {"SPOOL_STORAGE_INLINE_MAX": "4096"})
+"""The settings of servers that keep all bytes in blobs, and of those that keep a few in the index."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def unaccounted(server: Server) -> set[str]:
     """The names on the disk that belong to no file and no open upload, and those that are missing there."""
     with closing(sqlite3.connect(f"{(server.dir / 'index.db').as_uri()}?mode=ro", uri=True)) as index:
         rows = index.execute(
-            "SELECT key, size, 'file' FROM files UNION ALL "
+            "SELECT key, size, 'file' FROM files WHERE body IS NULL UNION ALL "
             "SELECT key, offset, state FROM uploads WHERE state <> 'finished' AND offset > 0"
         ).fetchall()
         empty = {key for [key] in index.execute("SELECT key FROM uploads WHERE state = 'open' AND offset = 0")}

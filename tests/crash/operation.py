@@ -194,8 +194,11 @@ class Resumable(Operation):
 class Removal(Operation):
     """A DELETE of a file."""
 
+    def __init__(self, name: str, size: int = 70_000) -> None:
+        super().__init__(name)
+        self.file = content(name, size)
+
     def prepare(self, server: Server) -> None:
-        self.file = content(self.name, 70_000)
         reply = ask(server, "PUT", f"/files/{self.name}", self.file.data)
         assert reply.status == 201
         self.id = json.loads(reply.body)["id"]
@@ -242,3 +245,13 @@ UPLOADS: dict[str, Callable[[str], Operation]] = {
     "draft": lambda name: Resumable(name, "rufh"),
 }
 OPERATIONS: dict[str, Callable[[str], Operation]] = {**UPLOADS, "delete": Removal, "patch": Renaming}
+INLINE_UPLOADS: dict[str, Callable[[str], Operation]] = {
+    "put": lambda name: OneShot(name, 1_000),
+    "form": lambda name: OneShot(name, 0, 5_000, 4_000, 70_000),
+}
+"""The same where the index keeps up to 4096 bytes."""
+INLINE_OPERATIONS: dict[str, Callable[[str], Operation]] = {
+    **INLINE_UPLOADS,
+    "delete": lambda name: Removal(name, 1_000),
+    "patch": lambda name: Renaming(name, 1_000),
+}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.book import check_bytes, content, listing, unaccounted
+from tests.crash.book import WAYS, check_bytes, content, listing, unaccounted
 from tests.crash.operation import UPLOADS, OneShot, Reply, Resumable, ask
 from tests.process import Server, eventually, lacking, slowed
 
@@ -52,7 +52,7 @@ def fill(server: Server, sizes: tuple[int, ...] = SIZES) -> list[Content]:
     """Uploads until there is room for none; what was taken."""
     taken = []
     for size in sizes:
-        for number in range(2_000):
+        for number in range(10_000):
             file = content(f"{size}-{number}-{server.pid}", size)
             reply = ask(server, "PUT", f"/files/{file.name}", file.data)
             if reply.status != 201:
@@ -96,6 +96,27 @@ def test_full_disk_still_lists_serves_and_deletes(tmp_path: Path, options: str, 
         check_full(server, taken)
         eventually(lambda: not unaccounted(server))
         print(f"\n{options}: {len(taken)} files, then 507")  # noqa: T201  # the numbers are worth reading
+
+
+def test_disk_that_files_in_the_index_have_filled_has_room_once_they_are_deleted(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=20m"):
+        server = Server(tmp_path / "disk" / "spool", env={**ENV, **WAYS[1], "SPOOL_STORAGE_SWEEP_INTERVAL": "1s"})
+        server.log_path = tmp_path / "log"
+        with server:
+            taken = fill(server, (4_096,))
+            assert not server.blobs()
+            listed = listing(server)
+            check_bytes(server, taken, listed)
+            server.kill()
+            server.start()  # on a full disk
+            for file in taken:
+                assert ask(server, "DELETE", f"/files/{listed[file.name]['id']}").status == 204
+            eventually(lambda: (server.dir / "index.db").stat().st_size < 4_000_000, 30)
+            for size in (1_000_000, 4_096):
+                again = OneShot(f"again-{size}", size)
+                again.run(server)
+                again.check(server, listing(server))
+                assert again.upload.answered, again.replies
 
 
 def test_disk_that_others_have_filled_still_deletes(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.crash import book
 from tests.crash.book import listing, unaccounted
-from tests.crash.operation import UPLOADS, OneShot, Resumable
+from tests.crash.operation import INLINE_UPLOADS, UPLOADS, OneShot, Resumable
 from tests.crash.tracer import Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
 from tests.process import EFFORT, Server, eventually, slowed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.crash.operation import Operation
@@ -27,14 +30,29 @@ FAULTS = {"EIO": (*WRITING, "utimensat", "unlinkat", "close"), "ENOSPC": WRITING
 UNTOLD = {("ENOSPC", "fdatasync"), ("EDQUOT", "fdatasync"), ("EDQUOT", "pwrite64")}
 """What SQLite does not tell from an error of the disk."""
 ALL = EFFORT >= 20
-POINTS = 10_000 if ALL else 14 * EFFORT  # of each store and error
+
+
+@dataclass(frozen=True)
+class Way:
+    """A setting of the servers, what is asked of them, and how many points of each store and error are tried."""
+
+    env: dict[str, str]
+    uploads: Mapping[str, Callable[[str], Operation]]
+    points: int
+
+
+WAYS = {
+    "blobs": Way(book.WAYS[0], UPLOADS, 10_000 if ALL else 9 * EFFORT),
+    "inline": Way(book.WAYS[1], INLINE_UPLOADS, 10_000 if ALL else 5 * EFFORT),
+}
 
 
 class Sweep:
     """One server whose storage fails at one point after the other."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, way: Way) -> None:
         self.server = server
+        self.way = way
         self.threads = warm_up(server, "first")
         self.log = server.dir.with_name(f"{server.dir.name}.strace")
         self.struck: Counter[str] = Counter()
@@ -47,7 +65,7 @@ class Sweep:
     def points(self) -> list[Point]:
         """Every call by which an upload's storage can fail; where all are tried, also one more than there are."""
         found = []
-        for kind, make in UPLOADS.items():
+        for kind, make in self.way.uploads.items():
             operation = make(f"count-{kind}")
             with recorded(self.server, FAULTS["EIO"], self.log):
                 operation.run(self.server)
@@ -60,7 +78,7 @@ class Sweep:
 
     def strike(self, error: str, point: Point) -> None:
         """The call fails; then the same is asked again without a fault."""
-        operation = UPLOADS[point.operation](f"{error}-{point}")
+        operation = self.way.uploads[point.operation](f"{error}-{point}")
         with faulty(self.threads, point, f"error={error}", self.log):
             operation.run(self.server)
         if struck(self.log):
@@ -69,7 +87,7 @@ class Sweep:
             self._check_answers(operation, 503 if error == "EIO" or (error, point.call) in UNTOLD else 507)
         else:
             assert not operation.failed, (point, operation.replies)
-        again = UPLOADS[point.operation](f"{error}-{point}-again")
+        again = self.way.uploads[point.operation](f"{error}-{point}-again")
         again.run(self.server)
         assert not again.failed, (point, again.replies)
         operation.check(self.server, listed := listing(self.server))
@@ -96,12 +114,12 @@ class Sweep:
         assert not broken, broken[:3]
 
 
-def sweep(server: Server) -> Sweep:
+def sweep(server: Server, way: Way) -> Sweep:
     with server:
-        done = Sweep(server)
+        done = Sweep(server, way)
         points = done.points()
         for error, calls in FAULTS.items():
-            for point in spread([p for p in points if p.call in calls], POINTS, server.dir.name + error):
+            for point in spread([p for p in points if p.call in calls], way.points, server.dir.name + error):
                 done.strike(error, point)
         done.settle()
         server.kill()
@@ -111,8 +129,10 @@ def sweep(server: Server) -> Sweep:
     return done
 
 
-def test_error_of_any_call_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    for store, result in in_both_stores(sweep, tmp_path, ENV).items():
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_error_of_any_call_is_told_and_leaves_nothing(tmp_path: Path, way: Way) -> None:
+    results = in_both_stores(lambda server: sweep(server, way), tmp_path, {**ENV, **way.env})
+    for store, result in results.items():
         print(f"\n{store}: errors {dict(result.struck)}, answers {dict(result.answers)}")  # noqa: T201  # worth reading
         assert result.answers[503]
         assert result.answers[507]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.crash.book import Book, check_bytes, listing, settle
+from tests.crash.book import WAYS, Book, check_bytes, listing, settle
 from tests.crash.uploader import Uploader
 from tests.process import EFFORT, Server, eventually
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 KILLS = 50 * EFFORT
 UPLOADERS = 8
 LATEST = 0.3  # seconds after the uploads have begun
+SMALL = 64 * 1024  # what is not staged
 
 
 def upload_until_killed(server: Server, pool: ThreadPoolExecutor, turn: int) -> list[Upload]:
@@ -34,21 +37,38 @@ def upload_until_killed(server: Server, pool: ThreadPoolExecutor, turn: int) -> 
     return [upload for client in clients for upload in client.uploads]
 
 
+def kept(server: Server) -> tuple[list[str], list[str]]:
+    """The SHA-256 of every file in the index, and of every one in a blob."""
+    with closing(sqlite3.connect(f"{(server.dir / 'index.db').as_uri()}?mode=ro", uri=True)) as index:
+        rows = index.execute("SELECT sha256, body FROM files").fetchall()
+    return [digest for digest, body in rows if body is not None], [digest for digest, body in rows if body is None]
+
+
 def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     book = Book()
-    with Server(tmp_path / "spool") as server, ThreadPoolExecutor(UPLOADERS) as pool:
+    uploads: list[Upload] = []
+    with ThreadPoolExecutor(UPLOADERS) as pool:
         for turn in range(KILLS):
-            uploads = upload_until_killed(server, pool, turn)
-            server.start()
-            settle(server, book, uploads)
+            with Server(tmp_path / "spool", env=WAYS[turn % 2]) as server:
+                settle(server, book, uploads)
+                uploads = upload_until_killed(server, pool, turn)
+    with Server(tmp_path / "spool") as server:
+        settle(server, book, uploads)
         listed = listing(server)
         check_bytes(server, list(book.kept.values()), listed)
-        digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in server.dir.glob("blobs/*/*"))
-        assert digests == sorted({record["sha256"] for record in listed.values()})
+        inline, blobs = kept(server)
+        found = {path: path.read_bytes() for path in server.dir.glob("blobs/*/*")}
+        assert sorted(hashlib.sha256(data).hexdigest() for data in found.values()) == sorted(set(blobs))
+    ways = {
+        "in the index": len(inline),
+        "put": sum(len(data) <= SMALL for data in found.values()),
+        "staged": sum(len(data) > SMALL for data in found.values()),
+    }
     print(  # noqa: T201  # the numbers are worth reading
         f"\n{KILLS} kills, {book.acknowledged} uploads acknowledged, 0 lost, "
-        f"{book.unknown} unknown of which {book.unknown_kept} were kept, {len(book.kept)} files"
+        f"{book.unknown} unknown of which {book.unknown_kept} were kept, {len(book.kept)} files: {ways}"
     )
+    assert all(ways.values())
     assert book.acknowledged >= KILLS
     assert book.unknown > 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
+from tests.crash.book import WAYS
 from tests.crash.disk import ROOT, Disk, Operation
 from tests.crash.strictfs import recorded
 from tests.crash.verdict import Verdict, unaccounted
@@ -94,17 +95,20 @@ def choose(operations: Sequence[Operation], answers: Sequence[int], most: int, r
 
 
 def record(directory: Path, *flags: str) -> tuple[History, list[Operation]]:
-    """Two lives of a server, from its first start on: the first ends as it should, the second with the power."""
+    """Two lives of a server, from its first start on: the first ends as it should, the second with the power.
+
+    In one of them it keeps small files in the index.
+    """
     history = History()
     with recorded(directory, *flags) as recording:
-        server = Server(recording.point / "data" / "spool", env=ENVIRONMENT)
-        server.log_path = directory / "server.log"
-        with server:
-            for life in "12":
+        for life, way in zip("12", WAYS[::-1] if flags else WAYS, strict=True):
+            server = Server(recording.point / "data" / "spool", env={**ENVIRONMENT, **way})
+            server.log_path = directory / "server.log"
+            with server:
                 done = work(server, recording.clock, history, steps=STEPS // 2, prefix=life)
                 assert done == [True] * CLIENTS, server.log()[-2000:]
                 if life == "1":
-                    server.restart()
+                    server.stop()
     return history, recording.operations
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.crash.book import WAYS
 from tests.crash.verdict import Verdict
 from tests.crash.workload import History, work
 from tests.process import EFFORT, Server, eventually, lacking
@@ -104,11 +105,11 @@ def mounted(kind: str, directory: Path) -> Iterator[Volume]:
         volume.image.unlink()
 
 
-def run(kind: str, directory: Path, random: Random) -> Counter[str]:
+def run(kind: str, directory: Path, random: Random, way: dict[str, str]) -> Counter[str]:
     """One cut, and what the server is found to keep."""
     history, clock = History(), count(1).__next__
     with mounted(kind, directory) as volume:
-        server = Server(volume.point / "data" / "spool", env=ENVIRONMENT)
+        server = Server(volume.point / "data" / "spool", env={**ENVIRONMENT, **way})
         server.log_path = directory / "server.log"
         with ThreadPoolExecutor(1) as pool:
             with server:
@@ -126,7 +127,7 @@ def run(kind: str, directory: Path, random: Random) -> Counter[str]:
 def test_power_cut_on_a_real_file_system_breaks_no_promise(tmp_path: Path, kind: str) -> None:
     judged: Counter[str] = Counter()
     for number in range(CUTS):
-        judged += run(kind, tmp_path / str(number), Random(f"{kind} {number}"))
+        judged += run(kind, tmp_path / str(number), Random(f"{kind} {number}"), WAYS[number % 2])
     print(f"\n{kind}: {CUTS} cuts; judged: {dict(judged)}")  # noqa: T201  # the numbers are worth reading
     assert judged["acknowledged"] >= CUTS
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.crash import book
 from tests.crash.book import listing, unaccounted
-from tests.crash.operation import OPERATIONS, OneShot
+from tests.crash.operation import INLINE_OPERATIONS, OPERATIONS, OneShot
 from tests.crash.tracer import LOOP, Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
 from tests.process import EFFORT, Server, eventually, slowed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.crash.operation import Operation
@@ -23,15 +28,30 @@ CALLS = (
 )
 ON_THE_LOOP = ("sendto", "write")
 ALL = EFFORT >= 20
-POINTS = 10_000 if ALL else 20 * EFFORT  # of each store
 ENV = {"SPOOL_SERVER_INTERIM_RESPONSES": "false", "SPOOL_LIMITS_MIN_FREE_SPACE": "1 MiB"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A setting of the servers, what is asked of them, and how many points of each store are tried."""
+
+    env: dict[str, str]
+    operations: Mapping[str, Callable[[str], Operation]]
+    points: int
+
+
+WAYS = {
+    "blobs": Way(book.WAYS[0], OPERATIONS, 10_000 if ALL else 13 * EFFORT),
+    "inline": Way(book.WAYS[1], INLINE_OPERATIONS, 10_000 if ALL else 7 * EFFORT),
+}
 
 
 class Sweep:
     """One server that is killed at one point after the other."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, way: Way) -> None:
         self.server = server
+        self.way = way
         self.threads = warm_up(server, "first")
         self.log = server.dir.with_name(f"{server.dir.name}.strace")
         self.killed: Counter[tuple[str, str]] = Counter()
@@ -42,7 +62,7 @@ class Sweep:
     def points(self) -> list[Point]:
         """Every call of every operation; where all are tried, also one more than there are."""
         found = []
-        for kind, make in OPERATIONS.items():
+        for kind, make in self.way.operations.items():
             operation = make(f"count-{kind}")
             operation.prepare(self.server)
             with recorded(self.server, CALLS, self.log):
@@ -56,7 +76,7 @@ class Sweep:
     def strike(self, point: Point) -> None:
         """Kills at this point, restarts, and holds what is there against what the client knows."""
         name = str(point)
-        operation = OPERATIONS[point.operation](name)
+        operation = self.way.operations[point.operation](name)
         operation.prepare(self.server)
         with faulty(self.threads, point, "signal=SIGKILL", self.log):
             operation.run(self.server)
@@ -90,17 +110,19 @@ class Sweep:
         assert not unaccounted(self.server)
 
 
-def sweep(server: Server) -> Sweep:
+def sweep(server: Server, way: Way) -> Sweep:
     with server:
-        done = Sweep(server)
+        done = Sweep(server, way)
         points = done.points()
-        for point in spread(points, POINTS, server.dir.name):
+        for point in spread(points, way.points, server.dir.name):
             done.strike(point)
     return done
 
 
-def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path) -> None:
-    for store, result in in_both_stores(sweep, tmp_path, ENV).items():
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path, way: Way) -> None:
+    results = in_both_stores(lambda server: sweep(server, way), tmp_path, {**ENV, **way.env})
+    for store, result in results.items():
         calls: Counter[str] = Counter()
         for (_, call), amount in result.killed.items():
             calls[call] += amount
@@ -109,7 +131,7 @@ def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path) 
             f"{result.acknowledged} acknowledged, 0 lost: {json.dumps(calls)}"
         )
         assert sum(calls.values()) > result.survived
-        assert {kind for kind, _ in result.killed} == OPERATIONS.keys()
+        assert {kind for kind, _ in result.killed} == way.operations.keys()
 
 
 def test_start_makes_durable_what_a_killed_commit_had_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.crash.book import Book, check_bytes, listing, settle, unaccounted
+from tests.crash.book import WAYS, Book, check_bytes, listing, settle, unaccounted
 from tests.crash.uploader import Uploader
 from tests.process import EFFORT, Server, eventually
 
@@ -43,6 +43,7 @@ def test_stop_under_load_keeps_what_it_answered_and_leaves_nothing_else(tmp_path
                 "SPOOL_SERVER_SHUTDOWN_GRACE": GRACES[turn % len(GRACES)],
                 "SPOOL_SERVER_INTERIM_RESPONSES": "false",
                 "SPOOL_LIMITS_MIN_FREE_SPACE": "1 MiB",
+                **WAYS[turn // len(GRACES) % 2],
             }
             with Server(tmp_path / "spool", env=env) as server:
                 clients = upload_until_stopped(server, pool, turn)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process import Server, curl
+from tests.process import Server, curl, slowed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -250,6 +250,15 @@ def test_stalled_upload_is_told_so(tmp_path: Path) -> None:
             answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"/problems/request-timeout" in answer
+
+
+def test_slow_disk_is_not_taken_for_a_slow_client(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(9 * MIB))
+    with Server(tmp_path / "spool", env={"SPOOL_LIMITS_IDLE_TIMEOUT": "1s"}) as server:
+        with slowed(server, "writev", "delay_exit=150000"):  # of which a batch takes sixteen
+            answer = curl("-T", str(large), f"{server.url}/files/")
+        assert (answer.status, answer.json.get("size")) == (201, 9 * MIB)
 
 
 def test_idempotency_key_returns_the_first_answer(server: Server, song: Path) -> None:

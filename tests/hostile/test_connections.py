@@ -264,17 +264,18 @@ class TestUnixSocket:
         assert connections(self.server) == 1
 
 
-def slowly(client: socket.socket, size: int, times: int) -> Iterator[None]:
+def slowly(client: socket.socket, size: int, times: int) -> Iterator[bytes]:
     """Reads at most `size` bytes, so many times, every twentieth of a second, until there is no more."""
     client.settimeout(1)
     for _ in range(times):
         time.sleep(0.05)
         try:
-            if not client.recv(size):
-                return
+            data = client.recv(size)
         except (TimeoutError, ConnectionResetError):
             return
-        yield
+        if not data:
+            return
+        yield data
 
 
 def test_burst_of_connections_is_taken_in_steps_between_which_others_are_served(server: Server, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ PROGRAM = b"MZ"
 """What begins so is refused."""
 LONG = 9000
 CONTENTS = {"empty": b"", "one": b"one", "two": b"two", "long a": b"a" * LONG, "long b": b"b" * LONG}
+LARGE = {"large": b"c" * 70_000}
+"""Too large to be kept in memory until its commit."""
 REFUSED = {"program": PROGRAM, "long program": PROGRAM * 3000}
 QUOTA = Allowance(quota=2 * LONG + 100, quota_files=5)
 OWNERS = {name: Principal(name, frozenset({"upload"})) for name in ("ada", "bob")} | {
@@ -53,9 +55,10 @@ class Body:
         self._interruption = error
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._data), STEP):
+        step = max(STEP, len(self._data) // 4 + 1)
+        for start in range(0, len(self._data), step):
             await self._pass()
-            chunk = self._data[start : start + STEP]
+            chunk = self._data[start : start + step]
             self.sent += len(chunk)
             yield chunk
         await self._pass()
@@ -326,7 +329,7 @@ class Sweep(Operation):
 
 def content_of(name: str) -> bytes:
     """Bytes by a name that is short enough for a report."""
-    return CONTENTS[name] if name in CONTENTS else REFUSED[name]
+    return {**CONTENTS, **LARGE, **REFUSED}[name]
 
 
 def digests(content: bytes, *, wrong: bool) -> dict[str, bytes]:
@@ -344,7 +347,8 @@ _flaws = st.sampled_from([""] * 6 + ["cut", "wrong"])
 
 _pieces = st.sampled_from([None, 0, 1, 3000, 3000, 5000, LONG, LONG])
 
-puts = st.builds(Put, _owners, st.lists(_contents, min_size=1, max_size=3), _ttls, st.booleans(), _flaws, _keys)
+_bodies = st.sampled_from([*CONTENTS, *CONTENTS, *LARGE, *LARGE, *REFUSED])
+puts = st.builds(Put, _owners, st.lists(_bodies, min_size=1, max_size=3), _ttls, st.booleans(), _flaws, _keys)
 begins = st.builds(Begin, _owners, _contents, st.booleans(), _rarely, _ttls)
 appends = st.builds(Append, _numbers, _pieces, _rarely)
 endings = st.builds(Append, _numbers, st.just(LONG), st.just(False))  # noqa: FBT003

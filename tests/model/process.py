@@ -24,7 +24,7 @@ from tests.store.gates import Gated, Gatekeeper
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spool.model import Finding, Staged
+    from spool.model import File, Finding, Staged
 
 EVER = datetime.max.replace(tzinfo=UTC)
 TTL = timedelta(minutes=10)
@@ -110,7 +110,7 @@ class Writer(Gated):
 class Process:
     """Everything that `serve` builds but the web; every verb of store and index passes `gates`."""
 
-    def __init__(self, directory: Path, clock: Clock, store: LocalStore, db: SqliteIndex) -> None:
+    def __init__(self, directory: Path, clock: Clock, store: LocalStore, db: SqliteIndex, inline_max: int) -> None:
         self.directory, self.clock, self.store, self.db = directory, clock, store, db
         self.gates = Fuse()
         self.synced: dict[Key, int] = {}
@@ -128,6 +128,7 @@ class Process:
             policy=policy,
             admission=self.admission,
             clock=clock,
+            inline_max=inline_max,
         )
         self.resumption = Resumption(
             ingest=self.ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=clock, ttl=TTL
@@ -136,11 +137,11 @@ class Process:
         self.idempotency = Idempotency(index, clock)
 
     @classmethod
-    async def start(cls, directory: Path, clock: Clock, *, nameless: bool) -> Self:
+    async def start(cls, directory: Path, clock: Clock, *, nameless: bool, inline_max: int) -> Self:
         """A new process that owns the directory."""
         store = await open_local(directory, nameless=nameless)
         assert store.lock(), "the directory still belongs to another process"
-        process = cls(directory, clock, store, await open_index(directory))
+        process = cls(directory, clock, store, await open_index(directory), inline_max)
         process.synced.update({Key(path.name): path.stat().st_size for path in directory.glob("incoming/*")})
         return process
 
@@ -150,6 +151,13 @@ class Process:
         await expiry.run_once(self.catalog, self.index, self.clock)
         await gc.run_once(self.blobs, self.index, lambda: self.ingest.active, EVER)
         await self.idempotency.forget()
+
+    async def content(self, file: File) -> bytes:
+        opened = await self.catalog.open(file)
+        if isinstance(opened, bytes):
+            return opened
+        with opened as blob:
+            return blob.read()
 
     async def fsck(self) -> list[Finding]:
         return [finding async for finding in Fsck(self.store, self.db, deep=True).run()]

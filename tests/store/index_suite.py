@@ -199,6 +199,71 @@ class IndexSuite:
             a_file("4"),
         ]
 
+    @pytest.mark.parametrize("body", [b"", b"\0", b"body" * 16_384])
+    async def test_finish_records_the_bytes_of_inline_files(self, index: Index, body: bytes) -> None:
+        file, other = a_file("1", inline=True), a_file("2")
+        assert await index.finish([file, other], bodies={file.id: body}) == [file, other]
+        assert [await index.file(f.id) for f in (file, other)] == [file, other]
+        assert await index.body(file.id) == body
+        assert await listed(index, FileQuery(descending=False)) == [file, other]
+
+    async def test_body_of_what_is_not_inline_is_not_found(self, index: Index) -> None:
+        await index.finish([a_file("1")])
+        for name in ("id-1", "missing"):
+            with pytest.raises(NotFound):
+                await index.body(FileId(name))
+
+    async def test_finish_that_is_refused_keeps_no_bytes(self, index: Index) -> None:
+        await index.finish([a_file("1")])
+        with pytest.raises(SpoolError):
+            await index.finish([a_file("2", inline=True), a_file("1")], bodies={FileId("id-2"): b"body"})
+        with pytest.raises(NotFound):
+            await index.body(FileId("id-2"))
+
+    async def test_remove_takes_the_bytes_of_an_inline_file(self, index: Index) -> None:
+        file, other = a_file("1", inline=True), a_file("2", inline=True)
+        await index.finish([file, other], bodies={file.id: b"body", other.id: b"other"})
+        assert await index.remove(file.id) == file
+        with pytest.raises(NotFound):
+            await index.body(file.id)
+        assert await index.body(other.id) == b"other"
+
+    @pytest.mark.parametrize("inline", [(True, False), (False, True), (True, True)])
+    async def test_inline_files_share_nothing(self, index: Index, inline: tuple[bool, bool]) -> None:
+        files = [a_file("1", inline=inline[0]), a_file("2", inline=inline[1])]
+        for file in files:
+            bodies = {file.id: b"body"} if file.inline else {}
+            assert await index.finish([file], share=True, bodies=bodies) == [file]
+        assert [await index.file(file.id) for file in files] == files
+        assert await index.finish([a_file("3")], share=True) == [
+            a_file("3", key=next((file.key for file in files if not file.inline), "key-3"))
+        ]
+
+    async def test_damaged_inline_file_is_given_no_blob(self, index: Index) -> None:
+        file = a_file("1", inline=True)
+        await index.finish([file], bodies={file.id: b"body"})
+        assert await index.mark(file.key, "digest") == [replace(file, damage="digest")]
+        assert await index.finish([a_file("2"), a_file("3")], share=True) == [a_file("2"), a_file("3", key="key-2")]
+        assert await index.file(file.id) == replace(file, damage="digest")
+        assert await index.mark(file.key, None) == [file]
+
+    async def test_inline_file_stays_inline_whatever_becomes_of_its_record(self, index: Index) -> None:
+        file, other = a_file("1", inline=True, expires_at=NOON), a_file("2", expires_at=NOON)
+        await index.finish([file, other], bodies={file.id: b""})
+        changed = await index.annotate(file.id, lambda file: replace(file, filename="new"))
+        assert changed == replace(file, filename="new")
+        assert [f.inline for f in await index.expired(NOON, 10)] == [f.id == file.id for f in (file, other)]
+        assert [f.inline for f in await index.by_key(None, 10)] == [True, False]
+        assert [f.inline for key in ("key-1", "key-2") for f in await index.mark(Key(key), "size")] == [True, False]
+        assert await index.remove(file.id) == replace(changed, damage="size")
+        assert await index.usage("ada") == Usage(1, 100)
+        assert await index.check() == []
+
+    async def test_key_of_an_inline_file_is_referenced(self, index: Index) -> None:
+        file = a_file("1", inline=True)
+        await index.finish([file], bodies={file.id: b"body"})
+        assert await index.referenced([file.key, Key("other")]) == {file.key}
+
     async def test_an_answer_names_the_files_as_recorded(self, index: Index) -> None:
         await index.finish([a_file("1")])
         await index.finish([a_file("2")], an_answer(a_file("2")), share=True)

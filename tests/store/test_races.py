@@ -21,7 +21,7 @@ from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.errors import NotFound
 from spool.ingest import Ingest
-from spool.model import FileId, FileQuery, Grant, Intent, Principal, Resumable, Staged, Upload, UploadId
+from spool.model import FileId, FileQuery, Grant, Intent, Key, Principal, Resumable, Staged, Upload, UploadId
 from spool.policy import Policy
 from spool.staging import new_key
 from spool.store import open_index
@@ -42,8 +42,10 @@ STEPS = 30
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVER = datetime.max.replace(tzinfo=UTC)
 ADA = Principal("ada", frozenset({"upload"}))
-CONTENTS = (b"", b"one", b"other")
-SHA256 = {hashlib.sha256(content).hexdigest(): content for content in CONTENTS}
+CONTENTS = {"empty": b"", "one": b"one", "other": b"other", "large": bytes(70_000)}
+"""The last is too large to be kept in memory until its commit."""
+INLINE_MAX = 3
+SHA256 = {hashlib.sha256(content).hexdigest(): content for content in CONTENTS.values()}
 
 
 class Sniffer:
@@ -81,15 +83,7 @@ class Races(RuleBasedStateMachine):
         blobs: Any = Gated(world.blobs, self.gates)
         index: Any = Gated(world.index, self.gates)
         self.blobs, self.index = blobs, index
-        self.ingest = Ingest(
-            blobs=blobs,
-            files=index,
-            inventory=index,
-            sniffer=Sniffer(),
-            policy=Policy(2**20),
-            admission=Admission(Capacity(1000, 0), world.blobs.free, world.index.usage),
-            clock=lambda: self.now,
-        )
+        self.ingest, self.inline = self._make_ingest(0), self._make_ingest(INLINE_MAX)
         self.catalog = Catalog(blobs, index, lambda: self.now)
         self.tasks: list[asyncio.Task[None]] = []
         self.kept: dict[FileId, File] = {}
@@ -98,34 +92,55 @@ class Races(RuleBasedStateMachine):
         self.gone: set[FileId] = set()
         self.names = count()
 
+    def _make_ingest(self, inline_max: int) -> Ingest:
+        return Ingest(
+            blobs=self.blobs,
+            files=self.index,
+            inventory=self.index,
+            sniffer=Sniffer(),
+            policy=Policy(2**20),
+            admission=Admission(Capacity(1000, 0), self.world.blobs.free, self.world.index.usage),
+            clock=lambda: self.now,
+            inline_max=inline_max,
+        )
+
+    def _active(self) -> frozenset[Key]:
+        return self.ingest.active | self.inline.active
+
     async def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self.gates.open = False
         self.tasks.append(asyncio.get_running_loop().create_task(work))
         await self.gates.settle()
         self.gates.open = True
 
-    @rule(contents=st.lists(st.sampled_from(CONTENTS), min_size=1, max_size=2), ttl=st.sampled_from([None, None, 1]))
-    def commit(self, contents: list[bytes], ttl: int | None) -> None:
+    @rule(
+        names=st.lists(st.sampled_from([*CONTENTS]), min_size=1, max_size=2),
+        ttl=st.sampled_from([None, None, 1]),
+        inline=st.booleans(),
+    )
+    def commit(self, names: list[str], ttl: int | None, inline: bool) -> None:  # noqa: FBT001
+        ingest = self.inline if inline else self.ingest
+
         async def run() -> None:
             expires_at = None if ttl is None else self.now + timedelta(minutes=ttl)
             uploads = []
-            for content in contents:
+            for name in names:
                 intent = Intent(f"{next(self.names)}", expires_at=expires_at)
-                with await self.ingest.admit(ADA, None) as reservation:
-                    uploads.append(await self.ingest.receive(intent, ADA, _body(content), reservation))
-            await self._start(self._commit(uploads))
+                with await ingest.admit(ADA, None) as reservation:
+                    uploads.append(await ingest.receive(intent, ADA, _body(CONTENTS[name]), reservation))
+            await self._start(self._commit(ingest, uploads))
 
         self.world.run(run())
 
-    async def _commit(self, uploads: list[Upload]) -> None:
-        for file in await self.ingest.commit(uploads):
+    async def _commit(self, ingest: Ingest, uploads: list[Upload]) -> None:
+        for file in await ingest.commit(uploads):
             if file.expires_at is None or file.expires_at > self.now:
                 self.kept[file.id] = file
 
-    @rule(content=st.sampled_from(CONTENTS))
-    def finish(self, content: bytes) -> None:
+    @rule(name=st.sampled_from([*CONTENTS]))
+    def finish(self, name: str) -> None:
         async def run() -> None:
-            upload, row = await self._stage(content)
+            upload, row = await self._stage(CONTENTS[name])
             await self._start(self._finish(upload, row))
 
         self.world.run(run())
@@ -197,7 +212,7 @@ class Races(RuleBasedStateMachine):
         await expiry.run_once(self.catalog, self.index, lambda: self.now)
 
     async def _sweep(self) -> None:
-        await gc.run_once(self.blobs, self.index, lambda: self.ingest.active, EVER)
+        await gc.run_once(self.blobs, self.index, self._active, EVER)
 
     # No rule has a precondition, which would make what is drawn depend on how fast threads are.
     @rule(numbers=st.lists(st.integers(0, 11), min_size=3, max_size=6))
@@ -226,13 +241,18 @@ class Races(RuleBasedStateMachine):
         kept, gone = set(self.kept), set(self.gone)  # what is told while we look is not looked for
         listed = {file.id: file for file in (await self.world.index.files(FileQuery(limit=1000))).items}
         for file in listed.values():
-            with await self.world.blobs.open(file.key) as blob:
-                assert blob.read() == SHA256[file.sha256], f"{file.filename} has lost its bytes"
+            assert await self._content(file) == SHA256[file.sha256], f"{file.filename} has lost its bytes"
         assert kept <= listed.keys()
         assert not gone & listed.keys()
         for task in self.tasks:
             if task.done():
                 task.result()
+
+    async def _content(self, file: File) -> bytes:
+        if file.inline:
+            return await self.world.index.body(file.id)
+        with await self.world.blobs.open(file.key) as blob:
+            return blob.read()
 
     def teardown(self) -> None:
         try:
@@ -248,9 +268,10 @@ class Races(RuleBasedStateMachine):
         await self._sweep()
         files = (await self.world.index.files(FileQuery(limit=1000))).items
         on_disk = Counter([key async for key, *_ in self.world.blobs.keys("")])
-        assert on_disk == Counter({file.key for file in files}), "the sweep left bytes without a record"
-        assert len(on_disk) == len({file.sha256 for file in files}), "equal bytes are kept twice"
-        assert not self.ingest.active
+        blobs = [file for file in files if not file.inline]
+        assert on_disk == Counter({file.key for file in blobs}), "the sweep left bytes without a record"
+        assert len(on_disk) == len({file.sha256 for file in blobs}), "equal bytes are kept twice"
+        assert not self._active()
 
     async def _clear(self) -> None:
         for file in (await self.world.index.files(FileQuery(limit=1000))).items:

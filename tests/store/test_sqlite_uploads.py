@@ -91,6 +91,30 @@ async def test_uploads_of_an_index_that_did_not_count_them_are_counted(tmp_path:
     await index.aclose()
 
 
+async def test_an_index_that_knew_no_bodies_has_none_and_takes_some(tmp_path: Path) -> None:
+    folder = resources.files("spool.store.sqlite").joinpath("sql")
+    scripts = sorted(script.name for script in folder.iterdir() if script.name < "0006")
+    old = [a_file("1", size=4), a_file("2", damage="size")]
+    marks = ", ".join("?" * (ADDED.count(",") + 1))
+    with closing(sqlite3.connect(tmp_path / "index.db")) as connection:
+        for script in scripts:
+            connection.executescript(folder.joinpath(script).read_text(encoding="utf-8"))
+        connection.execute(f"PRAGMA user_version = {len(scripts)}")
+        connection.executemany(f"INSERT INTO files ({ADDED}) VALUES ({marks})", map(file_row, old))
+        connection.commit()
+    for _ in range(2):
+        index = await open_sqlite(tmp_path / "index.db")
+        assert [await index.file(file.id) for file in old] == old
+        assert await index.check() == []
+        await index.aclose()
+    index = await open_sqlite(tmp_path / "index.db")
+    inline = a_file("3", size=4, inline=True)
+    await index.finish([inline], share=True, bodies={inline.id: b"body"})
+    assert await index.finish([a_file("4", size=4)], share=True) == [a_file("4", size=4, key="key-1")]
+    assert (await index.file(inline.id), await index.body(inline.id)) == (inline, b"body")
+    await index.aclose()
+
+
 async def test_uploads_survive_reopening(tmp_path: Path) -> None:
     index = await open_sqlite(tmp_path / "index.db")
     await index.add_upload(an_upload("1", offset=30))

@@ -264,6 +264,7 @@ async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: C
         admission=admission,
         clock=clock,
         metrics=site.metrics,
+        dedupe=config.storage.dedupe,
         inline_max=config.storage.inline_max,
     )
     resumption = Resumption(

@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import re
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timedelta
 from email.parser import BytesParser
 from email.utils import format_datetime, parsedate_to_datetime
@@ -30,6 +32,12 @@ PROTECTION: Final = {
 SHA256: Final = hashlib.sha256(DATA).hexdigest()
 ETAG: Final = f'"{SHA256}"'
 OTHER: Final = '"' + "0" * 64 + '"'
+
+
+@pytest.fixture(params=["0", "4 KiB"], ids=["blobs", "inline"])
+async def spool(serve: Serve, request: pytest.FixtureRequest) -> Spool:
+    """Keeps small files as blobs, or in the index: what is sent of them is the same."""
+    return await serve({"storage.inline_max": request.param})
 
 
 @pytest.fixture
@@ -381,12 +389,13 @@ class TestGone:
         spool.clock.time += timedelta(hours=1)
         answer = await spool.media(record)
         assert (answer.status, answer.slug) == (404, "not-found")
-        assert spool.kept()
+        assert (await spool.index.file(record["id"])).size == SIZE
 
     @pytest.mark.parametrize("path", ["/media/nothing/x", "/media/%2e%2e/x", "/media/%00/x"])
     async def test_unknown_id_is_not_found(self, spool: Spool, path: str) -> None:
         assert (await spool.get(path)).slug == "not-found"
 
+    @pytest.mark.parametrize("spool", ["0"], indirect=True)
     async def test_file_whose_blob_has_vanished_is_damaged(self, spool: Spool, record: dict[str, Any]) -> None:
         spool.kept()[0].unlink()
         answer = await spool.media(record)
@@ -400,10 +409,12 @@ class TestGone:
         assert (await spool.media(record, method=method)).status == 410
         assert (await spool.get(f"/files/{record['id']}")).json["damage"] == "digest"
 
+    @pytest.mark.parametrize("spool", ["0"], indirect=True)
     async def test_small_blob_that_became_too_short_is_damaged(self, spool: Spool, record: dict[str, Any]) -> None:
         os.truncate(spool.kept()[0], 100)
         assert (await spool.media(record)).status == 410
 
+    @pytest.mark.parametrize("spool", ["0"], indirect=True)
     async def test_blob_that_became_too_short_ends_the_connection(self, spool: Spool) -> None:
         record = await spool.stored("data.bin", DATA * 100)
         os.truncate(spool.kept()[0], 100)
@@ -411,6 +422,16 @@ class TestGone:
         answer = await spool.raw(f"{get}\r\n{get}Connection: close\r\n\r\n".encode())
         assert answer.count(b"HTTP/1.1 ") == 1, "the next answer was sent where the file's bytes were missing"
         assert answer.endswith(DATA[:100])
+
+    @pytest.mark.parametrize("spool", ["4 KiB"], indirect=True)
+    @pytest.mark.parametrize("body", [DATA[:100], DATA + b"more", b""])
+    async def test_bytes_of_another_size_are_not_sent_from_the_index(
+        self, spool: Spool, record: dict[str, Any], body: bytes
+    ) -> None:
+        with closing(sqlite3.connect(spool.dir / "index.db")) as index, index:
+            index.execute("UPDATE files SET body = ?", (body,))
+        answer = await spool.media(record, Range="bytes=0-9")
+        assert (answer.status, answer.slug, answer.json["damage"]) == (410, "damaged", "size")
 
 
 async def test_client_that_leaves_in_the_middle_is_no_error(ear: Ear, spool: Spool) -> None:
@@ -540,3 +561,24 @@ async def test_server_next_to_a_proxy_that_sends_the_bytes_only_says_where(serve
     assert answer.headers["Content-Disposition"] == 'attachment; filename="data.bin"'
     assert (await spool.media(record, If_None_Match=ETAG)).status == 304
     assert (await spool.media(record, If_Match=OTHER)).status == 412
+
+
+async def test_server_sends_itself_what_no_proxy_can_find(serve: Serve) -> None:
+    spool = await serve({"server.accel": "x-accel-redirect", "storage.inline_max": "4 KiB"})
+    spool.token = await spool.new_token("admin")
+    record = await spool.stored("data.bin", DATA)
+    answer = await spool.media(record, Range="bytes=0-9")
+    assert (answer.status, answer.body) == (206, DATA[:10])
+    assert "X-Accel-Redirect" not in answer.headers
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    large = await spool.stored("large.bin", DATA * 5)
+    assert "X-Accel-Redirect" in (await spool.media(large)).headers
+    assert len(spool.kept()) == 1
+
+
+async def test_file_without_bytes_is_sent_alike_from_wherever_it_is(spool: Spool) -> None:
+    record = await spool.stored("empty.txt", b"")
+    for method in ("GET", "HEAD"):
+        answer = await spool.media(record, method, Range="bytes=0-9")
+        assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, b"", "0")
+        assert answer.headers["Content-Type"] == record["media_type"]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _OLDEST = (3, 37, 0)  # STRICT tables
 _BUSY = 10.0  # seconds to wait for another process, such as the command line, to end its transaction
+SPARE = 512
+"""Pages of 4 KiB that may lie idle in the database, and as many as are cut off in one transaction."""
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses the last commits in a power cut
     "PRAGMA foreign_keys = ON",
@@ -62,6 +64,8 @@ def connect(path: Path, mode: Literal["rw", "ro"]) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     try:
+        if mode == "rw" and not path.stat().st_size:  # later it does nothing but wait for whoever writes
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _log_ahead(connection)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
@@ -120,6 +124,25 @@ def overwrite(connection: sqlite3.Connection) -> None:
     sql = "INSERT INTO settings VALUES ('overwritten', randomblob(16)) ON CONFLICT DO UPDATE SET value = excluded.value"
     with transaction(connection):
         connection.execute(sql)
+
+
+def shrink(connection: sqlite3.Connection) -> bool:
+    """Some pages that nothing uses any more are cut off the database; whether there are more. A few are kept.
+
+    Called in a transaction. The file is shorter after the next checkpoint.
+    """
+    [before] = connection.execute("PRAGMA freelist_count").fetchone()
+    if before <= SPARE:
+        return False
+    connection.execute(f"PRAGMA incremental_vacuum({min(SPARE, before - SPARE)})").fetchall()
+    [after] = connection.execute("PRAGMA freelist_count").fetchone()
+    return bool(SPARE < after < before)
+
+
+def checkpoint(path: Path) -> None:
+    """What the log holds is in the database at `path`, as far as nobody reads an older state of it."""
+    with translated(), contextlib.closing(connect(path, "rw")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 @contextlib.contextmanager

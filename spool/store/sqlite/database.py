@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.store.batch import Batcher
-from spool.store.sqlite.connection import connect, create, migrate, overwrite, snapshot, transaction, translated
+from spool.store.sqlite.connection import (
+    SPARE,
+    checkpoint,
+    connect,
+    create,
+    migrate,
+    overwrite,
+    shrink,
+    snapshot,
+    transaction,
+    translated,
+)
 from spool.store.sqlite.reserve import Reserve
 
 if TYPE_CHECKING:
@@ -33,13 +44,14 @@ async def open_database(path: Path, connected: Callable[[Connection], object]) -
         connected(connection)
     reserve = Reserve(path.with_name(f"{path.name}-reserve"))
     await asyncio.to_thread(reserve.keep)
-    return Database(writer, readers, reserve)
+    return Database(path, writer, readers, reserve)
 
 
 class Database:
     """Owns the connections: the writer, and one for each thread that reads."""
 
-    def __init__(self, writer: Connection, readers: Sequence[Connection], reserve: Reserve) -> None:
+    def __init__(self, path: Path, writer: Connection, readers: Sequence[Connection], reserve: Reserve) -> None:
+        self._path = path
         self._reserve = reserve
         self._closed = False
         self._writer = writer
@@ -106,7 +118,12 @@ class Database:
             await self.write(lambda _: None)
 
     async def set_aside(self) -> None:
-        """The room that deletions on a full disk need is set aside again, if there is some."""
+        """What deletions have left idle is given back to the disk; what they need on a full one is set aside again."""
+        idle = await self.read(lambda connection: connection.execute("PRAGMA freelist_count").fetchone()[0])
+        if idle > SPARE:
+            while await self.make_room(shrink):
+                pass
+            await asyncio.to_thread(checkpoint, self._path)
         await asyncio.to_thread(self._reserve.keep)
 
     @property

@@ -1,0 +1,112 @@
+"""What a server does in the background: sweeps, scrubs, and keeps what it counts. One process of a server does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import aiojobs
+
+from spool.catalog import Catalog
+from spool.errors import SpoolError
+from spool.idempotency import Idempotency
+from spool.work import audit, expiry, gc, resumables, scrub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from spool.config import Storage
+    from spool.model import Key
+    from spool.ports import Clock, Index, LabelledStore
+    from spool.rates import Rates
+    from spool.web.site import Site
+
+    Active = Callable[[], frozenset[Key]]
+    """Tells the keys of blobs that are on their way."""
+
+_log = logging.getLogger(__name__)
+
+FOREIGN_GRACE: Final = timedelta(hours=24)
+"""How long a blob without a record is left alone where another process may still be receiving it."""
+EVER: Final = datetime.max.replace(tzinfo=UTC)
+_SCRUB_EVERY: Final = timedelta(minutes=1)
+
+
+@asynccontextmanager
+async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> AsyncIterator[None]:
+    """The background steps run meanwhile."""
+    jobs = aiojobs.Scheduler()
+    try:
+        await jobs.spawn(_sweep_for_ever(site, storage, active))
+        await jobs.spawn(_keep_rates(rates))
+        if storage.scrub_interval:
+            await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
+        yield
+    finally:
+        await jobs.close()
+        await save_rates(rates)
+
+
+async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
+    while True:
+        try:
+            await resumables.run_once(site.resumption, site.index, site.clock)
+            swept = await sweep(site.blobs, site.index, active, EVER, site.clock)
+            site.metrics.swept(*swept, site.clock().timestamp())
+            await audit.run_once(site.index, site.clock, storage.audit_ttl)
+        except SpoolError as error:
+            site.metrics.sweeps["failed",] += 1
+            _log.warning("sweep.failed", {"reason": str(error)})
+        except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
+            site.metrics.sweeps["failed",] += 1
+            _log.exception("sweep.failed")
+        await asyncio.sleep(storage.sweep_interval.total_seconds())
+
+
+async def _keep_rates(rates: Rates) -> None:
+    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
+    while True:
+        await asyncio.sleep(1)
+        await save_rates(rates)
+
+
+async def save_rates(rates: Rates) -> None:
+    """What was counted is kept, or it is told that it is not."""
+    try:
+        await rates.save()
+    except SpoolError as error:
+        _log.warning("rates.unsaved", {"reason": str(error)})
+
+
+async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
+    while True:
+        try:
+            await scrub.run_once(site.blobs, site.index, site.clock, interval, site.metrics)
+        except SpoolError as error:
+            site.metrics.scrub_failures += 1
+            _log.warning("scrub.failed", {"reason": str(error)})
+        except Exception:  # noqa: BLE001  # a run that fails must not be the last one
+            site.metrics.scrub_failures += 1
+            _log.exception("scrub.failed")
+        await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
+
+
+async def sweep(blobs: LabelledStore, index: Index, active: Active, before: datetime, clock: Clock) -> tuple[int, int]:
+    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
+    expired = await expiry.run_once(Catalog(blobs, index, clock), index, clock)
+    reclaimed = await gc.run_once(blobs, index, active, before)
+    forgotten = await Idempotency(index, clock).forget()
+    if expired or reclaimed or forgotten:
+        _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})
+    return expired, reclaimed
+
+
+async def sweep_beside(blobs: LabelledStore, index: Index, clock: Clock, *, owned: bool) -> tuple[int, int]:
+    """A sweep by a process that does not serve; it leaves a day to a server that may be receiving blobs.
+
+    `owned` says that there is none, for this process owns the directory.
+    """
+    return await sweep(blobs, index, frozenset, EVER if owned else clock() - FOREIGN_GRACE, clock)
