@@ -14,11 +14,12 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from spool.errors import DigestMismatch, SpoolError
+from spool.errors import BeyondGrant, DigestMismatch, Gone, SpoolError
 from spool.labels import to_label
 from spool.model import File, FileId, Key, Upload, UploadId
 from spool.policy import file_too_large
 from spool.staging import Stage, batches, new_hashes, new_key
+from spool.tokens import hash_secret, new_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -74,45 +75,55 @@ class Ingest:
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
         leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
         """
-        now = self._clock()
-        grant = self._policy.admit(intent, now)
+        now, policy = self._clock(), self._policy.under(who.grant)
+        terms = policy.admit(intent, now)
         key = new_key(now)
         self._active.add(key)
         try:
             writer = await self._blobs.writer(key)
             try:
                 stage = Stage(writer, new_hashes(intent.digests))
-                media_type = await self._stage(stage, _limited(body, grant.max_size), reservation)
+                media_type = await self._stage(stage, _limited(body, terms.max_size), reservation, policy)
                 staged, digests = await stage.finish()
             finally:
                 await writer.aclose()
         except BaseException:
             await self._drop([key])
             raise
-        return Upload(UploadId(secrets.token_hex(16)), key, who.name, intent, grant, staged, media_type, digests)
+        return Upload(
+            UploadId(secrets.token_hex(16)),
+            key,
+            who.name,
+            intent,
+            terms,
+            staged,
+            media_type,
+            digests,
+            grant=who.grant_id,
+        )
 
-    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Reservation:
+    async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Reservation:
         """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
-        return await self._admission.admit(who, size, files)
+        return await self._admission.admit(who, size, files, least=least)
 
     def describe(self, upload: Upload, intent: Intent) -> Upload:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
-        return replace(upload, intent=intent, grant=self._policy.admit(intent, self._clock()))
+        return replace(upload, intent=intent, terms=self._policy.admit(intent, self._clock()))
 
-    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Reservation) -> str:
+    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Reservation, policy: Policy) -> str:
         media_type = None
         async for batch in batches(body, self.batch_size):
             await reservation.take(sum(map(len, batch)))
             if media_type is None:
-                media_type = await self.sniff(b"".join(batch))
+                media_type = await self.sniff(b"".join(batch), policy)
             await stage.write(batch)
             del batch  # or a stalled upload would hold it until the next one is full
-        return media_type or await self.sniff(b"")
+        return media_type or await self.sniff(b"", policy)
 
-    async def sniff(self, head: bytes) -> str:
-        """The type of what starts with `head`. Raises BadType if policy refuses it."""
+    async def sniff(self, head: bytes, policy: Policy) -> str:
+        """The type of what starts with `head`. Raises BadType if `policy` refuses it."""
         media_type = await self._sniffer.sniff(head)
-        self._policy.recheck(media_type)
+        policy.recheck(media_type)
         return media_type
 
     def batch_size(self) -> int:
@@ -123,8 +134,9 @@ class Ingest:
     async def commit(self, uploads: Sequence[Upload], answer: Answer | None = None) -> list[File]:
         """The uploads are files, all or none, durably; so is `answer`, which gets them.
 
-        Raises DigestMismatch, and leaves nothing, if the bytes are not those that an intent claims. After StorageFull
-        or Unavailable whether the files are there is unknown. The uploads are used up in every case.
+        Raises DigestMismatch if the bytes are not those that an intent claims, Gone or BeyondGrant if nothing, or not
+        so much, comes by the uploads' grant any more; then nothing is left of them. After StorageFull or Unavailable
+        whether the files are there is unknown. The uploads are used up in every case.
         """
         keys = [upload.key for upload in uploads]
         try:
@@ -134,6 +146,9 @@ class Ingest:
             raise
         try:
             return await self._record(uploads, answer=answer)
+        except (Gone, BeyondGrant):  # certainly no file; it would otherwise lie there until the next sweep
+            await self._drop(keys)
+            raise
         finally:
             self._active.difference_update(keys)
 
@@ -161,7 +176,8 @@ class Ingest:
         self, uploads: Sequence[Upload], *, answer: Answer | None = None, row: Resumable | None = None
     ) -> list[File]:
         now = self._clock()
-        files = [_file(upload, now) for upload in uploads]
+        # Its secret is not kept, so that a retry could not be told it.
+        files = [_file(upload, now, deletable=upload.grant is not None and answer is None) for upload in uploads]
         draft = answer and replace(answer, created_at=now)
         recorded = await self._files.finish(files, draft, row, share=self._dedupe)
         await asyncio.gather(*(self._share(file, new.key) for file, new in zip(recorded, files, strict=True)))
@@ -220,7 +236,8 @@ def _verify(upload: Upload) -> None:
             )
 
 
-def _file(upload: Upload, now: datetime) -> File:
+def _file(upload: Upload, now: datetime, *, deletable: bool = False) -> File:
+    secret = new_secret() if deletable else None
     return File(
         id=FileId(upload.id),
         key=upload.key,
@@ -231,6 +248,9 @@ def _file(upload: Upload, now: datetime) -> File:
         declared_type=upload.intent.media_type,
         sha256=upload.digests["sha-256"].hex(),
         created_at=now,
-        expires_at=upload.grant.expires_at,
+        expires_at=upload.terms.expires_at,
         metadata=upload.intent.metadata,
+        grant=upload.grant,
+        delete_hash=None if secret is None else hash_secret(secret),
+        delete_secret=secret,
     )

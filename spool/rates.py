@@ -54,13 +54,14 @@ class Rates:
         if not limit:
             return None
         now = self._clock()
-        window = self._windows.get(who.name)
+        account = who.account
+        window = self._windows.get(account)
         if window is None or not window.since <= now < window.since + _LENGTH:
-            window = Window(who.name, now, 0)
+            window = Window(account, now, 0)
         exceeded = window.requests >= limit
         if not exceeded:
-            window = self._windows[who.name] = replace(window, requests=window.requests + 1)
-            self._unsaved.add(who.name)
+            window = self._windows[account] = replace(window, requests=window.requests + 1)
+            self._unsaved.add(account)
         reset = ceil((window.since + _LENGTH - now).total_seconds())
         return Rate(limit, max(limit - window.requests, 0), reset, exceeded)
 

@@ -23,6 +23,7 @@ from spool import __version__
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.errors import SpoolError, StorageFull, Unavailable
+from spool.guests import Guests
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.model import Allowance
@@ -37,7 +38,7 @@ from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
-from spool.work import expiry, gc, resumables, scrub
+from spool.work import expiry, gc, resumables, scrub, sharing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -116,9 +117,17 @@ def _make_ingest(
         inventory=index,
         sniffer=sniffer,
         policy=policy,
-        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage),
+        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage, index.grant_usage),
         clock=now,
         dedupe=config.storage.dedupe,
+    )
+
+
+def _make_resumption(
+    ingest: Ingest, blobs: LocalStore, index: SqliteIndex, policy: Policy, ttl: timedelta
+) -> Resumption:
+    return Resumption(
+        ingest=ingest, blobs=blobs, uploads=index, files=index, grants=index, policy=policy, clock=now, ttl=ttl
     )
 
 
@@ -135,9 +144,7 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
-        resumption=Resumption(
-            ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=limits.upload_ttl
-        ),
+        resumption=_make_resumption(ingest, blobs, index, policy, limits.upload_ttl),
         tus=tus,
         rufh=rufh,
         interim_responses=server.interim_responses,
@@ -150,6 +157,7 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         clock=now,
         allowance=allowance,
         rates=rates,
+        guests=Guests(index, rates, now, allowance),
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config),
@@ -220,6 +228,7 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         _log_start(config, runner, most)
         await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
         await sweeper.spawn(_keep_rates(site.rates))
+        await sweeper.spawn(_end_guests(site.guests))
         if config.storage.scrub_interval:
             await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
         await stop.wait()
@@ -343,6 +352,16 @@ async def _save_rates(rates: Rates) -> None:
         _log.warning("rates.unsaved", {"reason": str(error)})
 
 
+async def _end_guests(guests: Guests) -> None:
+    """A grant may expire, or be revoked by another process, while uploads run that came by it."""
+    while True:
+        await asyncio.sleep(1)
+        try:
+            await guests.enforce()
+        except SpoolError as error:  # no commit gets past the index, which is asked again
+            _log.warning("guests.unchecked", {"reason": str(error)})
+
+
 async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
@@ -362,9 +381,13 @@ async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]
 async def sweep(
     blobs: LabelledStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
 ) -> tuple[int, int]:
-    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
+    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each.
+
+    Grants and links that ended long ago are forgotten, too.
+    """
     expired = await expiry.run_once(Catalog(blobs, index, now), index, now)
     reclaimed = await gc.run_once(blobs, index, active, before)
+    await sharing.run_once(index, now)
     forgotten = await Idempotency(index, now).forget()
     if expired or reclaimed or forgotten:
         _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})

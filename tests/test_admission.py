@@ -42,7 +42,7 @@ class Disk:
 
 
 def an_admission(disk: Disk, *, max_uploads: int = 100, min_free_space: int = 0) -> Admission:
-    return Admission(Capacity(max_uploads, min_free_space), disk.free, disk.used)
+    return Admission(Capacity(max_uploads, min_free_space), disk.free, disk.used, disk.used)
 
 
 def a(name: str, *, quota: int = 0, quota_files: int = 0, uploads: int = 0) -> Principal:
@@ -162,7 +162,7 @@ async def test_bytes_that_land_while_another_asks_are_not_given_twice() -> None:
             admission.release(first)
         return seen
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     first = await admission.admit(ADA, 600)
     await first.take(600)
     with pytest.raises(StorageFull):
@@ -178,7 +178,7 @@ async def test_refusal_that_rests_on_a_look_too_early_is_looked_at_again() -> No
             admission.release(first)  # without a byte on the disk
         return disk.available
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     first = await admission.admit(ADA, 600)
     await admission.admit(BOB, 600)
     assert admission.running == 1
@@ -288,7 +288,7 @@ async def test_no_quota_asks_for_no_usage() -> None:
         raise AssertionError
 
     disk = Disk(1000)
-    await Admission(Capacity(1, 0), disk.free, used).admit(ADA, 1000)
+    await Admission(Capacity(1, 0), disk.free, used, used).admit(ADA, 1000)
 
 
 @pytest.mark.parametrize("ada", [a("ada", quota=100), a("ada", quota_files=1)], ids=["bytes", "files"])
@@ -302,7 +302,7 @@ async def test_quota_counts_an_upload_that_is_recorded_while_another_asks(ada: P
             admission.release(first)
         return disk.available
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     first = await admission.admit(ada, 60)
     await first.take(taken)
     with pytest.raises(QuotaExceeded):
@@ -318,7 +318,7 @@ async def test_quota_of_one_does_not_count_an_upload_of_another_that_ends_while_
             admission.release(others)
         return disk.available
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     others = await admission.admit(a("bob", quota=100), 60)
     await others.take(60)
     await admission.admit(a("ada", quota=100), 60)
@@ -551,7 +551,7 @@ async def test_a_hundred_at_once_never_pass_what_each_respects(
     seed: int, uploads: list[Upload], quota: int, quota_files: int
 ) -> None:
     world = World(seed)
-    admission = Admission(Capacity(60, KEEP_FREE), world.look_at_disk, world.look_at_index)
+    admission = Admission(Capacity(60, KEEP_FREE), world.look_at_disk, world.look_at_index, world.look_at_index)
     who = a("ada", quota=quota, quota_files=quota_files, uploads=50)
     outcomes = await asyncio.gather(*(upload.run(world, admission, who) for upload in uploads), return_exceptions=True)
     assert {type(o) for o in outcomes} <= {type(None), QuotaExceeded, StorageFull, TooMany, ZeroDivisionError}

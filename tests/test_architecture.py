@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("model", "errors", "units"),
     ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging"),
-    ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates"),
+    ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates", "guests"),
     ("resumption",),
     ("web", "work"),
     ("serve",),

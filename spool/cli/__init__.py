@@ -13,6 +13,7 @@ from spool import __version__
 from spool.cli.command import FAILED, WRONG, fail
 from spool.cli.principals import add_limit, add_token
 from spool.cli.serving import add_config, add_serve
+from spool.cli.sharing import add_grant
 from spool.cli.storage import add_backup, add_fsck, add_gc, add_ls, add_reindex
 from spool.config import ConfigError
 from spool.errors import BadRequest, SpoolError
@@ -51,5 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     add_reindex(commands.add_parser("reindex", help="make a lost index anew from the blobs"))
     add_token(commands.add_parser("token", help="create, list and revoke tokens"))
     add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
+    add_grant(commands.add_parser("grant", help="let guests upload without a token"))
     add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
     return parser

@@ -25,6 +25,7 @@ def add_ls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--media-type", metavar="GLOB", type=parse_text, help="only files whose type matches, such as 'audio/*'"
     )
+    parser.add_argument("--grant", metavar="ID", type=parse_text, help="only files that guests brought by this grant")
     parser.add_argument("--limit", type=parse_count, metavar="N", help="at most this many files (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -57,7 +58,13 @@ def add_reindex(parser: argparse.ArgumentParser) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    query = FileQuery(limit=1000, q=arguments.q, filename=arguments.filename, media_type=arguments.media_type)
+    query = FileQuery(
+        limit=1000,
+        q=arguments.q,
+        filename=arguments.filename,
+        media_type=arguments.media_type,
+        grant=arguments.grant,
+    )
 
     async def work(blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import catalog, serve  # noqa: PLC0415
@@ -77,7 +84,18 @@ def _show_row(file: File) -> str:
 
 
 def _show_json(file: File) -> str:
-    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata", "damage")
+    members = (
+        "id",
+        "filename",
+        "size",
+        "media_type",
+        "declared_type",
+        "sha256",
+        "owner",
+        "metadata",
+        "damage",
+        "grant",
+    )
     times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
     return json.dumps({name: getattr(file, name) for name in members} | times)
 

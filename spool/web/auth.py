@@ -37,15 +37,20 @@ def needs(scope: str, handler: Handler) -> Handler:
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await _authenticate(request)
-        request[PRINCIPAL] = who
-        rate = request.app[SITE].rates.count(who)
-        if rate is not None:
-            request[RATE] = rate
-            rate.require()
+        count_request(request, who)
         require(who, scope)
         return await handler(request)
 
     return guarded
+
+
+def count_request(request: web.Request, who: Principal) -> None:
+    """The request is this principal's. Raises RateLimited if it is one too many."""
+    request[PRINCIPAL] = who
+    rate = request.app[SITE].rates.count(who)
+    if rate is not None:
+        request[RATE] = rate
+        rate.require()
 
 
 def needs_read_or_signature(handler: Handler) -> Handler:

@@ -28,6 +28,7 @@ from spool.protocol.http import (
     parse_range,
 )
 from spool.web.outflow import outflow
+from spool.web.secret_paths import path_to_log
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -45,16 +46,39 @@ _SLICE: Final = 1024 * 1024
 """Bytes that are sent in one go."""
 
 
+class Toll:
+    """Stands between the bytes of a file and whoever asks for them."""
+
+    async def take(self, spans: Sequence[Span]) -> None:
+        """These are about to be sent. Raises Gone if they must not be."""
+        raise NotImplementedError
+
+    def count(self, size: int) -> None:
+        """So many more of their bytes were sent, in order."""
+        raise NotImplementedError
+
+    async def settle(self) -> None:
+        """No more will be."""
+        raise NotImplementedError
+
+
+TOLL: Final = web.RequestKey("toll", Toll)
+
+
 async def media(request: web.Request) -> web.StreamResponse:
     """The file, or the ranges of it that were asked for. The filename in the address is for people: the id decides."""
-    site = request.app[SITE]
-    file = await site.catalog.readable(FileId(request.match_info["id"]))
+    return await send_file(request, await request.app[SITE].catalog.readable(FileId(request.match_info["id"])))
+
+
+async def send_file(request: web.Request, file: File) -> web.StreamResponse:
+    """The file, or the ranges of it that were asked for; what is under TOLL is asked before, and told of all of it."""
+    site, toll = request.app[SITE], request.get(TOLL)
     headers = _headers(file, site, download="download" in request.query)
     validators = Validators(file.sha256, file.created_at)
     if evaluate(request.method, _joined(request), validators):
         return web.Response(status=304, headers=headers)
     location = site.blobs.locate(file.key)
-    if site.accel_location is not None and location is not None:
+    if site.accel_location is not None and location is not None and toll is None:
         del headers["Accept-Ranges"]  # nginx says so itself
         return web.Response(headers={**headers, "X-Accel-Redirect": f"{site.accel_location}/{location}"})
     spans = None
@@ -62,7 +86,19 @@ async def media(request: web.Request) -> web.StreamResponse:
         spans = parse_range(request.headers.get("Range"), file.size)
     if request.method == "HEAD":
         return _head(file, headers)
-    blob = await site.catalog.open(file)
+    if toll is not None:
+        await toll.take(spans or [Span(0, file.size)])
+    try:
+        return await _send_blob(request, file, headers, spans)
+    finally:
+        if toll is not None:
+            await asyncio.shield(toll.settle())
+
+
+async def _send_blob(
+    request: web.Request, file: File, headers: dict[str, str], spans: Sequence[Span] | None
+) -> web.StreamResponse:
+    blob = await request.app[SITE].catalog.open(file)
     try:
         return await _send(request, blob, file, headers, spans)
     finally:
@@ -140,7 +176,9 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Ou
             raise ConnectionResetError("the client has gone")
         sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         watch.sent += sent
+        if (toll := request.get(TOLL)) is not None:
+            toll.count(sent)
         if sent < count:  # what follows would be taken for the missing bytes
             transport.abort()
-            _log.error("blob.truncated", {"path": request.path, "missing": count - sent})
+            _log.error("blob.truncated", {"path": path_to_log(request), "missing": count - sent})
             raise ConnectionResetError("the file has fewer bytes than its record says")

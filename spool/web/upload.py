@@ -49,7 +49,8 @@ _PENDING: Final = web.RequestKey("pending", _Pending)
 
 async def post_form(request: web.Request) -> web.Response:
     """`POST /files`: stores every file of a multipart/form-data body, all or none."""
-    files = await _store(request, receive_form, form_size(request.app[SITE].limits))
+    limits = request.app[SITE].limits
+    files = await _store(request, receive_form, form_size(limits), form_size(limits) - limits.max_file_size)
     return created(request, files, as_form=True)
 
 
@@ -61,7 +62,8 @@ async def put_file(request: web.Request) -> web.Response:
     return created(request, files, as_form=False)
 
 
-async def _store(request: web.Request, receive: Receive, max_size: int) -> list[File]:
+async def _store(request: web.Request, receive: Receive, max_size: int, beside: int = 0) -> list[File]:
+    """`beside` is how much of the body may be no file's."""
     site, who = request.app[SITE], request[PRINCIPAL]
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise BadType("a body with a Content-Encoding is not read; send the file as it is")
@@ -72,7 +74,10 @@ async def _store(request: web.Request, receive: Receive, max_size: int) -> list[
             held.enter_context(site.idempotency.running(draft))
             if earlier := await site.idempotency.earlier(draft):
                 return list(earlier.files)
-        reservation = held.enter_context(await site.ingest.admit(who, request.content_length))
+        # A grant's bounds may be as small as the file: what is beside it must not pass them.
+        least = None if who.grant is None else max(0, (request.content_length or 0) - beside)
+        reservation = held.enter_context(await site.ingest.admit(who, request.content_length, least=least))
+        held.enter_context(site.guests.running(who, body.interrupt))
         try:
             uploads = await receive(request, body, reservation)
         except (asyncio.CancelledError, SpoolError) as error:
@@ -116,7 +121,7 @@ def _draft_answer(request: web.Request) -> Answer | None:
     if header is None:
         return None
     key = parse_idempotency_key(header)
-    return request.app[SITE].idempotency.draft(request[PRINCIPAL].name, key, _fingerprint(request))
+    return request.app[SITE].idempotency.draft(request[PRINCIPAL].account, key, _fingerprint(request))
 
 
 def _fingerprint(request: web.Request) -> str:
