@@ -134,7 +134,7 @@ def test_help_names_every_command() -> None:
     text = spool("--help").stdout
     assert [
         name
-        for name in ("serve", "ls", "gc", "fsck", "backup", "reindex", "token", "limit", "config")
+        for name in ("serve", "ls", "gc", "fsck", "backup", "reindex", "token", "limit", "grant", "config")
         if not re.search(rf"^ +{name} ", text, re.MULTILINE)
     ] == []
 

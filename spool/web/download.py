@@ -53,8 +53,12 @@ class Toll:
         """These are about to be sent. Raises Gone if they must not be."""
         raise NotImplementedError
 
-    def count(self, size: int) -> None:
-        """So many more of their bytes were sent, in order."""
+    def begin(self, size: int) -> None:
+        """So many more of their bytes are being sent, in order; how many of these arrive is not known."""
+        raise NotImplementedError
+
+    def end(self, size: int) -> None:
+        """So many more are with the system."""
         raise NotImplementedError
 
     async def settle(self) -> None:
@@ -174,10 +178,13 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Ou
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
+        toll = request.get(TOLL)
+        if toll is not None:
+            toll.begin(count)
         sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         watch.sent += sent
-        if (toll := request.get(TOLL)) is not None:
-            toll.count(sent)
+        if toll is not None:
+            toll.end(sent)
         if sent < count:  # what follows would be taken for the missing bytes
             transport.abort()
             _log.error("blob.truncated", {"path": path_to_log(request), "missing": count - sent})

@@ -91,10 +91,9 @@ def _number(document: Mapping[str, object], name: str, default: int, bounds: tup
 
 
 def _expiry(document: Mapping[str, object], now: datetime) -> datetime:
-    text = _member(document, "expires_at", str, "")
-    if not text:
+    if document.get("expires_at") is None:
         return now + GRANT_LASTS
-    expires_at = parse_time("expires_at", text)
+    expires_at = parse_time("expires_at", _member(document, "expires_at", str, ""))
     require_future(expires_at, now)
     return expires_at
 

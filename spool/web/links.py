@@ -8,12 +8,13 @@ whichever ranges, than that many times the file's, and once more for downloads t
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from spool.errors import BadRequest, NotFound
+from spool.errors import BadRequest, NotFound, SpoolError
 from spool.model import FileId, LinkId
 from spool.policy import GRANT_LASTS, require_future, require_link, require_link_owner
 from spool.protocol.http import Span
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from spool.model import File, Link
     from spool.web.site import Site
+
+_log = logging.getLogger(__name__)
 
 MEMBERS: Final = ("expires_at", "max_downloads")
 MAX_DOWNLOADS: Final = 1_000_000
@@ -113,20 +116,28 @@ class _Counted(Toll):
     link: Link
     file: File
     spans: Sequence[Span] = ()
-    sent: int = 0
+    begun: int = 0
+    ended: int = 0
 
     async def take(self, spans: Sequence[Span]) -> None:
         await self.site.index.take_download(self.link.id, _size(spans), self._lasts(spans))
         self.spans = spans
 
-    def count(self, size: int) -> None:
-        self.sent += size
+    def begin(self, size: int) -> None:
+        self.begun += size
+
+    def end(self, size: int) -> None:
+        self.ended += size
 
     async def settle(self) -> None:
-        missing = _size(self.spans) - self.sent
-        if missing:
-            lost = self._lasts(self.spans) - self._lasts(_first(self.spans, self.sent))
-            await self.site.index.give_back(self.link.id, missing, lost)
+        unsent = _size(self.spans) - self.begun
+        lost = self._lasts(self.spans) - self._lasts(_first(self.spans, self.ended))
+        if not unsent and not lost:
+            return
+        try:
+            await self.site.index.give_back(self.link.id, unsent, lost)
+        except SpoolError as error:  # the answer is over, and nobody is left to be told
+            _log.warning("link.uncounted", {"id": self.link.id, "reason": str(error)})
 
     def _lasts(self, spans: Sequence[Span]) -> int:
         """How often the file's last byte is among them."""
@@ -142,7 +153,7 @@ def _first(spans: Sequence[Span], size: int) -> list[Span]:
     found = []
     for span in spans:
         length = min(span.length, size)
-        if length:
+        if length or not span.length:  # of an empty file nothing is ever missing
             found.append(Span(span.start, length))
         size -= length
     return found

@@ -172,7 +172,7 @@ async def test_public_route_asks_nobody(spool: Spool, authorization: str | None)
     assert await statuses(spool, PUBLIC, **headers) == {name_of(route): route.allowed for route in PUBLIC}
 
 
-async def test_every_route_is_public_by_name_or_asks_for_a_token_or_a_secret(spool: Spool) -> None:
+async def test_every_route_is_public_by_name_or_asks_for_a_token(spool: Spool) -> None:
     await spool.new_token("admin")
     public = {(route.method, route.path) for route in PUBLIC}
     by_secret = {(route.method, route.path) for route in BY_SECRET}
