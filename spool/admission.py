@@ -6,8 +6,10 @@ may have looked too early, so what left since then counts as still held.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from spool.errors import BeyondGrant, QuotaExceeded, StorageFull, TooMany
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _AHEAD: Final = 16 * 1024 * 1024
 """What an upload of unknown size holds beyond what it has written, and takes anew whenever that is used up."""
+_MOST_HELD: Final = 256 * 1024
+"""Bytes that one upload may keep in memory until its commit writes them."""
 _LOOKS: Final = 3
 """How often index and disk are read before a refusal that may rest on having looked too early."""
 
@@ -31,6 +35,18 @@ class Capacity:
     max_uploads: int
     min_free_space: int
     """Bytes of disk that uploads leave free."""
+    look_again: float = 0
+    """Seconds after which a look at the disk is too old to admit an upload. A refusal always looks anew."""
+
+
+class _Disk(NamedTuple):
+    """A look at the disk."""
+
+    free: int
+    landed: int
+    """What had landed before."""
+    at: float
+    """By the event loop's clock."""
 
 
 class _Account(NamedTuple):
@@ -71,6 +87,7 @@ class Admission:
         """What each account held that is left to the index to count, ever."""
         self._landed = 0
         """Bytes that are left to the disk to show, ever."""
+        self._disk = _Disk(0, 0, -inf)
 
     @property
     def running(self) -> int:
@@ -117,7 +134,7 @@ class Admission:
         Raises QuotaExceeded, BeyondGrant or StorageFull if there is no room for those either, and holds what it did.
         """
         for look in range(1, _LOOKS + 1):
-            view = await self._look(reservation.who)
+            view = await self._look(reservation.who, self._capacity.look_again if look == 1 else 0)
             try:
                 size = self._choose(reservation.who, view, (most, least), files)
             except (QuotaExceeded, BeyondGrant, StorageFull):
@@ -128,19 +145,19 @@ class Admission:
                 reservation.files += files
                 return
 
-    async def _look(self, who: Principal) -> _View:
-        accounts, landed = _accounts(who), self._landed
-        before = [self._left(account) for account in accounts]
+    async def _look(self, who: Principal, look_again: float) -> _View:
+        accounts, before = _accounts(who), self._disk
+        left = [self._left(account) for account in accounts]
         kept = {account: await self._kept(account, _limits(account, who)) for account in accounts}
-        free = await self._free()
-        landed = self._landed - landed
-        exact = not landed
-        for account, (size, files) in zip(accounts, before, strict=True):
+        disk = await self._look_at_disk(look_again)
+        landed = self._landed - disk.landed
+        exact = disk is not before and not landed
+        for account, (size, files) in zip(accounts, left, strict=True):
             since = [now - then for now, then in zip(self._left(account), (size, files), strict=True)]
             exact = exact and not any(since)
             usage = kept[account]
             kept[account] = replace(usage, size=usage.size + since[0], files=usage.files + since[1])
-        return _View(kept, free - landed, exact=exact)
+        return _View(kept, disk.free - landed, exact=exact)
 
     def _left(self, account: _Account) -> tuple[int, int]:
         return self._left_size[account], self._left_files[account]
@@ -149,6 +166,14 @@ class Admission:
         if not (limits.quota or limits.quota_files):
             return Usage(0, 0)
         return await (self._used(account.owner) if account.grant is None else self._came(account.grant))
+
+    async def _look_at_disk(self, look_again: float) -> _Disk:
+        """A look that is not older than `look_again` seconds."""
+        clock = asyncio.get_running_loop().time
+        if look_again <= clock() - self._disk.at:
+            landed, at = self._landed, clock()
+            self._disk = _Disk(await self._free(), landed, at)
+        return self._disk
 
     def _choose(self, who: Principal, view: _View, sizes: tuple[int, int], files: int) -> int:
         """The first of the sizes if there is room for it, else the second."""
@@ -172,8 +197,10 @@ class Admission:
 
     def _check_quota(self, who: Principal, kept: Mapping[_Account, Usage], size: int, files: int) -> None:
         for account in _accounts(who):
-            running = [r for r in self._running if account in _accounts(r.who)]
             limits, usage = _limits(account, who), kept[account]
+            if not (limits.quota or limits.quota_files):
+                continue
+            running = [r for r in self._running if account in _accounts(r.who)]
             used = usage.size + size + sum(r.ahead + r.written for r in running)
             if limits.quota and (size or files) and used > limits.quota:
                 raise _refusal(account, "bytes", limits.quota, used)
@@ -215,6 +242,7 @@ class Reservation:
         """Bytes that the index does not count yet."""
         self._before = 0
         self._last = 0
+        self._held = 0
 
     @property
     def owner(self) -> str:
@@ -225,19 +253,31 @@ class Reservation:
     def arriving(self) -> int:
         """Bytes that were taken, and that the disk may not show yet.
 
-        Those of the last two times: when a writer takes a batch, it has written the one before (`BlobWriter.write`).
+        Those that are held, and of the others those of the last two times: when a writer takes a batch, it has written
+        the one before (`BlobWriter.write`).
         """
-        return self._before + self._last
+        return self._before + self._last + self._held
 
     async def take(self, size: int) -> None:
         """`size` bytes are about to be written. Raises QuotaExceeded, BeyondGrant or StorageFull if they may not be."""
+        await self._draw(size)
+        self._admission.land(self._before)
+        self._before, self._last = self._last, size
+
+    async def hold(self, size: int) -> bool:
+        """Whether `size` bytes may stay in memory until the commit; then they are taken. Raises as `take` does."""
+        if self._held + size > _MOST_HELD:
+            return False
+        await self._draw(size)
+        self._held += size
+        return True
+
+    async def _draw(self, size: int) -> None:
         if size > self.ahead:
             needed = size - self.ahead
             await self._admission.extend(self, needed, max(needed, _AHEAD))
         self.ahead -= size
         self.written += size
-        self._admission.land(self._before)
-        self._before, self._last = self._last, size
 
     async def add_file(self) -> None:
         """The upload is to become one file more. Raises QuotaExceeded, BeyondGrant or StorageFull."""

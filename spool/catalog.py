@@ -59,11 +59,13 @@ class Catalog:
             raise Damaged("the bytes of this file were lost or changed on the disk", damage=file.damage)
         return file
 
-    async def open(self, file: File) -> BinaryIO:
-        """The file's bytes; they stay readable if it is deleted meanwhile. The caller closes it.
+    async def open(self, file: File) -> BinaryIO | bytes:
+        """The file's bytes, or what they can be read from; that stays readable if the file is deleted meanwhile.
 
-        Raises NotFound, or Damaged if they are not there.
+        The caller closes it. Raises NotFound, or Damaged if they are not there.
         """
+        if file.inline:
+            return await self._files.body(file.id)
         try:
             return await self._blobs.open(file.key)
         except NotFound as error:
@@ -83,6 +85,8 @@ class Catalog:
         The row goes first: if the bytes stay behind for any reason, the sweep takes them.
         """
         file = await self._files.remove(id)
+        if file.inline:
+            return file
         # Nobody can begin to share a blob that no record names, so that asking afterwards leaves no race.
         if await self._files.referenced([file.key]):
             await self._label(file, None)
@@ -91,6 +95,8 @@ class Catalog:
         return file
 
     async def _label(self, file: File, text: bytes | None) -> None:
+        if file.inline:
+            return
         try:
             await self._blobs.label(file.key, file.id, text)
         except SpoolError as error:  # what was asked for is done

@@ -70,6 +70,7 @@ class Storage:
 
     dir: Path = _key(PATH, "spool-data")
     dedupe: bool = _key(SWITCH, "true")
+    inline_max: int = _key(SIZE, 0)
     sweep_interval: timedelta = _key(DURATION, "10m")
     scrub_interval: timedelta = _key(INTERVAL, "30d")
 

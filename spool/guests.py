@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from spool.model import Grant, GrantId
-    from spool.ports import Clock, Grants
+    from spool.ports import Clock
     from spool.rates import Rates
+    from spool.sharing import Grants
 
     Interrupt = Callable[[Exception], None]
 

@@ -12,23 +12,25 @@ import hmac
 import logging
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from itertools import starmap
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.errors import BeyondGrant, DigestMismatch, Gone, SpoolError
 from spool.labels import to_label
-from spool.model import File, FileId, Key, Upload, UploadId
+from spool.model import File, FileId, Key, Staged, Upload, UploadId
 from spool.policy import file_too_large
-from spool.staging import Stage, batches, new_hashes, new_key
+from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of
 from spool.tokens import hash_secret, new_secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from spool.admission import Admission, Reservation
     from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
     from spool.ports import Clock, Files, Inventory, LabelledStore, Sniffer
+    from spool.staging import Hashes
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +52,10 @@ class Ingest:
         admission: Admission,
         clock: Clock,
         dedupe: bool = True,
+        inline_max: int = 0,
     ) -> None:
-        """With `dedupe`, files with equal bytes share a blob."""
+        """With `dedupe`, files with equal bytes share a blob. The index keeps those of up to `inline_max` bytes."""
+        self._inline_max = inline_max
         self._dedupe = dedupe
         self._blobs = blobs
         self._files = files
@@ -72,35 +76,23 @@ class Ingest:
     ) -> Upload:
         """Streams `body` into the store; the upload that it returns is staged durably, and not visible.
 
+        A small one is not staged but kept in memory, as far as the reservation holds it.
+
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
         leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
         """
         now, policy = self._clock(), self._policy.under(who.grant)
         terms = policy.admit(intent, now)
-        key = new_key(now)
+        id = UploadId(secrets.token_hex(16))  # noqa: A001  # `id` is the word of the design
+        key = new_key(now, id)
         self._active.add(key)
         try:
-            writer = await self._blobs.writer(key)
-            try:
-                stage = Stage(writer, new_hashes(intent.digests))
-                media_type = await self._stage(stage, _limited(body, terms.max_size), reservation, policy)
-                staged, digests = await stage.finish()
-            finally:
-                await writer.aclose()
+            source = batches(_limited(body, terms.max_size), self.batch_size)
+            arrival = await self._arrive(key, new_hashes(intent.digests), source, reservation, policy)
         except BaseException:
             await self._drop([key])
             raise
-        return Upload(
-            UploadId(secrets.token_hex(16)),
-            key,
-            who.name,
-            intent,
-            terms,
-            staged,
-            media_type,
-            digests,
-            grant=who.grant_id,
-        )
+        return Upload(id, key, who.name, intent, terms, *arrival, grant=who.grant_id)
 
     async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Reservation:
         """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
@@ -110,15 +102,36 @@ class Ingest:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
         return replace(upload, intent=intent, terms=self._policy.admit(intent, self._clock()))
 
-    async def _stage(self, stage: Stage, body: AsyncIterator[bytes], reservation: Reservation, policy: Policy) -> str:
-        media_type = None
-        async for batch in batches(body, self.batch_size):
-            await reservation.take(sum(map(len, batch)))
-            if media_type is None:
-                media_type = await self.sniff(b"".join(batch), policy)
-            await stage.write(batch)
-            del batch  # or a stalled upload would hold it until the next one is full
-        return media_type or await self.sniff(b"", policy)
+    async def _arrive(  # all of what one upload is made of
+        self,
+        key: Key,
+        hashes: Hashes,
+        source: AsyncIterator[list[bytes]],
+        reservation: Reservation,
+        policy: Policy,
+    ) -> _Arrival:
+        held: list[bytes] = await anext(source, [])
+        media_type = await self.sniff(b"".join(held), policy)
+        more = await fill(held, source)
+        if more is None and await reservation.hold(size_of(held)):
+            body = b"".join(held)
+            return _Arrival(Staged(len(body)), media_type, digests(hashes, body), body)
+        staged, found = await self._stage(key, hashes, _chain(held, more, source), reservation)
+        return _Arrival(staged, media_type, found)
+
+    async def _stage(
+        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Reservation
+    ) -> tuple[Staged, dict[str, bytes]]:
+        writer = await self._blobs.writer(key)
+        try:
+            stage = Stage(writer, hashes)
+            async for batch in source:
+                await reservation.take(size_of(batch))
+                await stage.write(batch)
+                del batch  # or a stalled upload would hold it until the next one is full
+            return await stage.finish()
+        finally:
+            await writer.aclose()
 
     async def sniff(self, head: bytes, policy: Policy) -> str:
         """The type of what starts with `head`. Raises BadType if `policy` refuses it."""
@@ -166,27 +179,57 @@ class Ingest:
         for upload in uploads:
             _verify(upload)
         now = self._clock()
-        commits = (self._blobs.commit(up.key, up.staged, to_label(_file(up, now))) for up in uploads)
-        outcomes = await asyncio.gather(*commits, return_exceptions=True)
+        steps = [self._make_live(up, self._file(up, now)) for up in uploads if not self._is_inline(up)]
+        outcomes = await asyncio.gather(*steps, return_exceptions=True) if steps else []
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _make_live(self, upload: Upload, file: File) -> None:
+        if upload.body is None:
+            await self._blobs.commit(upload.key, upload.staged, to_label(file))
+        else:
+            await self._blobs.put(upload.key, upload.body, to_label(file))
+
+    def _is_inline(self, upload: Upload) -> bool:
+        return upload.body is not None and 0 < self._inline_max >= len(upload.body)
 
     async def _record(
         self, uploads: Sequence[Upload], *, answer: Answer | None = None, row: Resumable | None = None
     ) -> list[File]:
         now = self._clock()
         # Its secret is not kept, so that a retry could not be told it.
-        files = [_file(upload, now, deletable=upload.grant is not None and answer is None) for upload in uploads]
+        files = [self._file(up, now, deletable=up.grant is not None and answer is None) for up in uploads]
+        bodies = {file.id: up.body or b"" for up, file in zip(uploads, files, strict=True) if file.inline}
         draft = answer and replace(answer, created_at=now)
-        recorded = await self._files.finish(files, draft, row, share=self._dedupe)
-        await asyncio.gather(*(self._share(file, new.key) for file, new in zip(recorded, files, strict=True)))
+        recorded = await self._files.finish(files, draft, row, share=self._dedupe, bodies=bodies)
+        shared = [(file, new.key) for file, new in zip(recorded, files, strict=True) if file.key != new.key]
+        if shared:
+            await asyncio.gather(*starmap(self._share, shared))
         return list(recorded)
 
+    def _file(self, upload: Upload, now: datetime, *, deletable: bool = False) -> File:
+        secret = new_secret() if deletable else None
+        return File(
+            id=FileId(upload.id),
+            key=upload.key,
+            owner=upload.owner,
+            filename=upload.intent.filename,
+            size=upload.staged.offset,
+            media_type=upload.media_type,
+            declared_type=upload.intent.media_type,
+            sha256=upload.digests["sha-256"].hex(),
+            created_at=now,
+            expires_at=upload.terms.expires_at,
+            metadata=upload.intent.metadata,
+            grant=upload.grant,
+            delete_hash=None if secret is None else hash_secret(secret),
+            delete_secret=secret,
+            inline=self._is_inline(upload),
+        )
+
     async def _share(self, file: File, own: Key) -> None:
-        """The file's own blob is gone, if it shares that of another; if that one is not there, its own takes over."""
-        if file.key == own:
-            return
+        """The file's own blob is gone, for it shares that of another; if that one is not there, its own takes over."""
         try:
             if await self._holds(file):
                 await self._blobs.label(file.key, file.id, to_label(file).text)
@@ -215,6 +258,25 @@ class Ingest:
             self._active.difference_update(keys)
 
 
+class _Arrival(NamedTuple):
+    """How an Upload ends."""
+
+    staged: Staged
+    media_type: str
+    digests: Mapping[str, bytes]
+    body: bytes | None = None
+
+
+async def _chain(
+    held: list[bytes], more: list[bytes] | None, source: AsyncIterator[list[bytes]]
+) -> AsyncIterator[list[bytes]]:
+    yield held
+    if more:
+        yield more
+    async for batch in source:
+        yield batch
+
+
 async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
     size = 0
     async for chunk in body:
@@ -234,23 +296,3 @@ def _verify(upload: Upload) -> None:
                 expected=claimed.hex(),
                 actual=actual.hex(),
             )
-
-
-def _file(upload: Upload, now: datetime, *, deletable: bool = False) -> File:
-    secret = new_secret() if deletable else None
-    return File(
-        id=FileId(upload.id),
-        key=upload.key,
-        owner=upload.owner,
-        filename=upload.intent.filename,
-        size=upload.staged.offset,
-        media_type=upload.media_type,
-        declared_type=upload.intent.media_type,
-        sha256=upload.digests["sha-256"].hex(),
-        created_at=now,
-        expires_at=upload.terms.expires_at,
-        metadata=upload.intent.metadata,
-        grant=upload.grant,
-        delete_hash=None if secret is None else hash_secret(secret),
-        delete_secret=secret,
-    )

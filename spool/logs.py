@@ -69,6 +69,8 @@ def _quote(value: object) -> str:
 
 def escape(text: str) -> str:
     """`text` without characters that a terminal or a line-based tool would act on."""
+    if text.isascii() and text.isprintable():
+        return text.replace("\\", "\\\\")
     return "".join(
         c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape", "surrogatepass").decode("ascii")
         for c in text.replace("\\", "\\\\")

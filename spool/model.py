@@ -67,7 +67,7 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Bytes that arrived whole and are staged: a commit turns them into a file."""
+    """Bytes that arrived whole: a commit turns them into a file."""
 
     id: UploadId
     key: Key
@@ -78,6 +78,8 @@ class Upload:
     media_type: str
     digests: Mapping[str, bytes]
     """Of the bytes that arrived: sha-256, and whatever else the intent claims a digest for."""
+    body: bytes | None = None
+    """All of them, if they are few: the commit writes them. Otherwise they are staged."""
     grant: GrantId | None = None
     """By which a guest brought it."""
 
@@ -131,6 +133,8 @@ class File:
     metadata: Metadata
     damage: Damage | None = None
     """What is wrong with the blob, as the latest check of it found."""
+    inline: bool = False
+    """The index has its bytes, and no blob has its key."""
     grant: GrantId | None = None
     """By which a guest brought it; the grant itself may be gone."""
     delete_hash: str | None = None

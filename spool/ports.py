@@ -6,10 +6,13 @@ whether the verb took effect is unknown until the same question is asked again.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from spool.sharing import Grants, Links
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from typing import BinaryIO
@@ -20,12 +23,8 @@ if TYPE_CHECKING:
         File,
         FileId,
         FileQuery,
-        Grant,
-        GrantId,
         Key,
         Label,
-        Link,
-        LinkId,
         Override,
         Page,
         Resumable,
@@ -94,6 +93,12 @@ class BlobStore(Protocol):
         It carries `label` as far as `Labels.label` promises.
         """
 
+    async def put(self, key: Key, body: bytes, label: Label | None = None) -> None:
+        """A new blob of these bytes is live and durable: `writer` and `commit` in one step, for what is small.
+
+        Completes even if cancelled. If it fails, what is left is the caller's to delete.
+        """
+
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         """The live blob, or the staged one, open for reading from its first byte.
 
@@ -158,8 +163,11 @@ class Files(Protocol):
         upload: Resumable | None = None,
         *,
         share: bool = False,
+        bodies: Mapping[FileId, bytes] = MappingProxyType({}),
     ) -> Sequence[File]:
         """All of `files`, and `answer` with them, are recorded, or none. Completes even if the caller is cancelled.
+
+        `bodies` are the bytes of those that are inline; they share nothing.
 
         Returns the records. With `share`, one with the size and SHA-256 of another names that one's blob in the place
         of its own; but if that one is damaged, it names the new blob too, and is so no longer.
@@ -172,6 +180,9 @@ class Files(Protocol):
 
     async def file(self, id: FileId) -> File:
         """Raises NotFound."""
+
+    async def body(self, id: FileId) -> bytes:
+        """The bytes of an inline file. Raises NotFound."""
 
     async def files(self, query: FileQuery) -> Page[File]:
         """The files that pass the query's filters, in its order, ties broken by id, from its cursor on.
@@ -299,6 +310,9 @@ class Tokens(Protocol):
     async def has_tokens(self) -> bool:
         """A token has been made at some time, whatever became of it: from then on nobody is let in without one."""
 
+    async def without_token(self, owner: str) -> tuple[bool, Override | None]:
+        """`has_tokens` and `Allowances.override` in one."""
+
 
 class Allowances(Protocol):
     """What operators allow single principals, and how often those have asked."""
@@ -320,66 +334,6 @@ class Allowances(Protocol):
 
     async def windows(self) -> Sequence[Window]:
         """All that are recorded, one for each owner at most, in no order."""
-
-
-class Grants(Protocol):
-    """Leave that owners have given to guests. Every verb is one transaction, durable when it returns."""
-
-    async def add_grant(self, grant: Grant, secret_hash: str) -> None:
-        """The grant is known, under the hex SHA-256 of its secret."""
-
-    async def grant_of(self, secret_hash: str) -> Grant | None:
-        """The grant with this secret, ended or not, with its owner's override; None if there is none."""
-
-    async def grant(self, id: GrantId) -> Grant:
-        """The same by its id. Raises NotFound."""
-
-    async def grants(self, owner: str | None, after: Grant | None, limit: int) -> Sequence[Grant]:
-        """At most `limit` grants of `owner`, or of all, oldest first, from the one after `after` on; no overrides."""
-
-    async def revoke_grant(self, id: GrantId, now: datetime) -> Sequence[Resumable]:
-        """From now on `Files.finish` refuses what came by this grant, and it has no unfinished uploads.
-
-        Returns those that it had: their staged blobs are the caller's to delete. Idempotent. Raises NotFound.
-        """
-
-    async def grant_usage(self, id: GrantId) -> Usage:
-        """What has come by the grant, and the uploads that are not finished; nothing for one that there is not."""
-
-    async def forget_grants(self, before: datetime) -> int:
-        """Grants that expired or were revoked before `before` are gone, their files stay; returns how many were."""
-
-
-class Links(Protocol):
-    """Addresses at which single files are. Every verb is one transaction, durable when it returns.
-
-    A link goes with its file.
-    """
-
-    async def add_link(self, link: Link, secret_hash: str) -> None:
-        """The link is known, under the hex SHA-256 of its secret. Raises NotFound if there is no such file."""
-
-    async def link_of(self, secret_hash: str) -> Link | None:
-        """The link with this secret, ended or not; None if there is none."""
-
-    async def links(self, file_id: FileId, limit: int) -> Sequence[Link]:
-        """At most `limit` links of the file, newest first."""
-
-    async def revoke_link(self, id: LinkId, now: datetime) -> None:
-        """`take_download` refuses from now on. Idempotent. Raises NotFound."""
-
-    async def take_download(self, id: LinkId, size: int, downloads: int) -> None:
-        """`size` more of the file's bytes are being given out, the last one among them `downloads` times.
-
-        The last byte is given out at most `max_downloads` times, and all bytes together at most that many times and
-        once more. Raises Gone if this would be more, or the link was revoked or is gone, and nothing has changed.
-        """
-
-    async def give_back(self, id: LinkId, size: int, downloads: int) -> None:
-        """So much of what was taken was not given out."""
-
-    async def forget_links(self, before: datetime) -> int:
-        """Links that expired or were revoked before `before` are gone; returns how many were."""
 
 
 class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Grants, Links, Protocol):

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from spool.ingest import Ingest
     from spool.model import File, Intent, Principal
     from spool.policy import Policy
-    from spool.ports import BlobStore, Clock, Files, Grants, Uploads
+    from spool.ports import BlobStore, Clock, Files, Uploads
+    from spool.sharing import Grants
     from spool.staging import Hashes
 
 _REMEMBERED: Final = 1024
@@ -73,8 +74,8 @@ class Resumption:
         now = self._clock()
         self.policy.under(who.grant).admit(intent, now)
         upload = Resumable(
-            id=UploadId(secrets.token_hex(16)),
-            key=new_key(now),
+            id=(id := UploadId(secrets.token_hex(16))),  # noqa: A001  # `id` is the word of the design
+            key=new_key(now, id),
             owner=who.name,
             dialect=dialect,
             intent=intent,

@@ -59,6 +59,8 @@ _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
+_LOOK_AGAIN: Final = 0.1
+"""Seconds in which uploads may be admitted by one look at the disk: others may take of it meanwhile."""
 _BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted."""
 _ACCEPTS: Final = 1
@@ -117,9 +119,12 @@ def _make_ingest(
         inventory=index,
         sniffer=sniffer,
         policy=policy,
-        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space), free, index.usage, index.grant_usage),
+        admission=Admission(
+            Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN), free, index.usage, index.grant_usage
+        ),
         clock=now,
         dedupe=config.storage.dedupe,
+        inline_max=config.storage.inline_max,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import secrets
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from spool.model import Key
@@ -14,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from datetime import datetime
 
-    from spool.model import Staged
+    from spool.model import Staged, UploadId
     from spool.ports import BlobWriter
 
 HEAD: Final = 4096
 """The least that libmagic needs to be right about media."""
+_SMALL: Final = 64 * 1024
+"""Bytes of a body that need not be staged."""
 _LONGEST: Final = 1.0
 """Seconds after which a slow client's bytes are written, though they are few."""
 
@@ -43,6 +44,13 @@ Hashes = dict[str, Hash]
 def new_hashes(claimed: Iterable[str]) -> Hashes:
     """For SHA-256, which every file has, and for whatever else a client claims a digest of."""
     return {name: hashlib.new(name.replace("-", "")) for name in {"sha-256", *claimed}}
+
+
+def digests(hashes: Hashes, body: bytes) -> dict[str, bytes]:
+    """Of the body, which `hashes` take in; quick enough for the event loop, if it is small."""
+    for hash_ in hashes.values():
+        hash_.update(body)
+    return {name: hash_.digest() for name, hash_ in hashes.items()}
 
 
 class Stage:
@@ -92,13 +100,29 @@ async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncI
         raise ending
 
 
-def new_key(now: datetime) -> Key:
-    """A key whose first two digits stand for a window of four seconds.
+def size_of(batch: Iterable[bytes]) -> int:
+    """Bytes."""
+    return sum(map(len, batch))
+
+
+async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[bytes] | None:
+    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small."""
+    size = size_of(held)
+    async for batch in source:
+        size += size_of(batch)
+        if size > _SMALL:
+            return batch
+        held += batch
+    return None if size <= _SMALL else []
+
+
+def new_key(now: datetime, id: UploadId) -> Key:
+    """The key for the bytes of an upload whose id is random. Its first two digits stand for a window of four seconds.
 
     The local store spreads blobs over directories by these digits: uploads that are committed at the same time share
     a directory and so its fsync, and all 256 directories fill evenly.
     """
-    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{secrets.token_hex(15)}")
+    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{id[:30]}")
 
 
 def is_key(name: str) -> bool:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 EVER = datetime.max.replace(tzinfo=UTC)
 DAY = timedelta(days=1)
 KIB, MIB = 2**10, 2**20
+LARGE = bytes(100_000)
+"""Too large to be kept in memory until its commit."""
 NO_LIMIT = Allowance()
 ADA = Principal("ada", frozenset({"upload"}))
 
@@ -153,6 +155,10 @@ class Blobs:
         await self._before("commit", key)
         await self._store.commit(key, at, label)
 
+    async def put(self, key: Key, body: bytes, label: Label | None = None) -> None:
+        await self._before("put", key)
+        await self._store.put(key, body, label)
+
 
 class Writer:
     def __init__(self, writer: BlobWriter, key: Key, before: Callable[[str, Key], Any]) -> None:
@@ -193,12 +199,41 @@ def sha(algorithm: str, data: bytes) -> bytes:
 
 async def test_received_upload_is_staged_and_not_visible(bench: Bench) -> None:
     ingest = bench.ingest()
-    upload = await receive(ingest, b"data")
-    assert upload.staged.offset == 4
+    upload = await receive(ingest, LARGE)
+    assert (upload.staged.offset, upload.body) == (len(LARGE), None)
     assert upload.owner == "ada"
-    assert await bench.keys() == {upload.key: 4}
+    assert await bench.keys() == {upload.key: len(LARGE)}
     assert await bench.files() == ()
     assert ingest.active == {upload.key}
+
+
+async def test_small_upload_is_not_staged_but_kept_in_memory(bench: Bench) -> None:
+    ingest = bench.ingest()
+    upload = await receive(ingest, Source(b"da", b"ta"))
+    assert (upload.staged.offset, upload.body) == (4, b"data")
+    assert await bench.keys() == {}
+    assert await bench.files() == ()
+    assert ingest.active == {upload.key}
+
+
+@pytest.mark.parametrize("chunks", [[64 * KIB], [5000, 60_536], [1] * 4096 + [KIB] * 60])
+async def test_as_much_as_is_small_is_kept_in_memory(bench: Bench, chunks: list[int]) -> None:
+    ingest = bench.ingest()
+    assert sum(chunks) == 64 * KIB
+    assert (await receive(ingest, Source(*map(bytes, chunks)))).body == bytes(64 * KIB)
+    assert (await receive(ingest, Source(*map(bytes, [*chunks, 1])))).body is None
+    assert (await receive(ingest, bytes(64 * KIB + 1))).body is None
+
+
+async def test_small_uploads_of_one_request_are_kept_in_memory_up_to_a_sum(bench: Bench) -> None:
+    ingest = bench.ingest()
+    with await ingest.admit(ADA, None) as reservation:
+        uploads = [
+            await ingest.receive(Intent("a"), ADA, Source(bytes(60 * KIB), bytes([n])), reservation) for n in range(6)
+        ]
+    assert [upload.body is not None for upload in uploads] == [True] * 4 + [False] * 2
+    files = await ingest.commit(uploads)
+    assert [await bench.content(file) for file in files] == [bytes(60 * KIB) + bytes([n]) for n in range(6)]
 
 
 async def test_committed_upload_is_a_file(bench: Bench) -> None:
@@ -318,16 +353,16 @@ async def test_failing_store_leaves_nothing(bench: Bench, verb: str, error: type
     assert await bench.holds_nothing(ingest)
 
 
-async def test_upload_is_active_before_its_first_byte(bench: Bench) -> None:
+@pytest.mark.parametrize(("body", "verbs"), [(LARGE, 4), (b"data", 1)])
+async def test_upload_is_active_before_its_first_byte(bench: Bench, body: bytes, verbs: int) -> None:
     seen: list[bool] = []
 
     async def look(_verb: str, key: Key) -> None:
         seen.append(key in ingest.active)
 
     ingest = bench.ingest(blobs=Blobs(bench.blobs, look))
-    await ingest.commit([await receive(ingest, b"data")])
-    assert seen == [True] * len(seen)
-    assert len(seen) == 4
+    await ingest.commit([await receive(ingest, body)])
+    assert seen == [True] * verbs
 
 
 async def test_forbidden_type_is_refused_once_the_head_is_there(bench: Bench) -> None:
@@ -463,13 +498,14 @@ async def test_uploads_of_one_commit_are_files_together(bench: Bench) -> None:
     assert [await bench.content(file) for file in files] == [b"a", b"b", b"c"]
 
 
-async def test_one_blob_that_cannot_be_committed_refuses_all(bench: Bench) -> None:
+@pytest.mark.parametrize("bodies", [[b"data"] * 3, [LARGE] * 3, [b"data", LARGE, b"data"], [LARGE, b"data", LARGE]])
+async def test_one_blob_that_cannot_be_committed_refuses_all(bench: Bench, bodies: list[bytes]) -> None:
     async def fail(verb: str, key: Key) -> None:
-        if verb == "commit" and key == uploads[1].key:
+        if verb in ("commit", "put") and key == uploads[1].key:
             raise StorageFull("the disk is full")
 
     ingest = bench.ingest(blobs=Blobs(bench.blobs, fail))
-    uploads = [await receive(ingest, b"data") for _ in range(3)]
+    uploads = [await receive(ingest, body) for body in bodies]
     with pytest.raises(StorageFull):
         await ingest.commit(uploads)
     assert await bench.holds_nothing(ingest)

@@ -106,8 +106,10 @@ def clean_filename(name: str) -> str:
     Content-Disposition; it is never a path on this machine.
     """
     name = re.split(r"[/\\]", name)[-1]
-    name = "".join(c for c in name if unicodedata.category(c) not in _UNSAFE_CATEGORIES)
-    name = unicodedata.normalize("NFC", name).replace(":", "_").strip()
+    if not (name.isascii() and name.isprintable()):  # most are, and then neither does anything
+        name = "".join(c for c in name if unicodedata.category(c) not in _UNSAFE_CATEGORIES)
+        name = unicodedata.normalize("NFC", name)
+    name = name.replace(":", "_").strip()
     name = _fit(name)
     return (_fit("_" + name) if _RESERVED.fullmatch(name) else name) or "unnamed"
 

@@ -83,7 +83,7 @@ class _Copying:
         missing: set[Key] = set()
         while files := await self._copy.by_key(last, _LOT):
             # Files that share a blob follow one another, maybe across two lots.
-            wanted = {file.key: file.size for file in files if last is None or file.key != last.key}
+            wanted = {f.key: f.size for f in files if not f.inline and (last is None or f.key != last.key)}
             missing = {key for key in missing if last and key == last.key}
             missing |= self._count(wanted, await self._take(wanted))
             self._copied.files += len(files)

@@ -57,6 +57,9 @@ class Body:
         """
         await self._send_continue()
         content = self._request.content
+        if content.is_eof() and content.exception() is None and (chunk := content.read_nowait()):  # all of it is here
+            self._count(chunk)
+            yield chunk
         while not content.at_eof():
             ending: Exception | None = None
             try:

@@ -81,7 +81,7 @@ async def send_file(request: web.Request, file: File) -> web.StreamResponse:
     validators = Validators(file.sha256, file.created_at)
     if evaluate(request.method, _joined(request), validators):
         return web.Response(status=304, headers=headers)
-    location = site.blobs.locate(file.key)
+    location = None if file.inline else site.blobs.locate(file.key)
     if site.accel_location is not None and location is not None and toll is None:
         del headers["Accept-Ranges"]  # nginx says so itself
         return web.Response(headers={**headers, "X-Accel-Redirect": f"{site.accel_location}/{location}"})
@@ -93,18 +93,27 @@ async def send_file(request: web.Request, file: File) -> web.StreamResponse:
     if toll is not None:
         await toll.take(spans or [Span(0, file.size)])
     try:
-        return await _send_blob(request, file, headers, spans)
+        return await _send_body(request, file, headers, spans)
     finally:
         if toll is not None:
             await asyncio.shield(toll.settle())
 
 
-async def _send_blob(
+async def _send_body(
     request: web.Request, file: File, headers: dict[str, str], spans: Sequence[Span] | None
 ) -> web.StreamResponse:
     blob = await request.app[SITE].catalog.open(file)
+    status, parts, tail = _plan(file, headers, spans)
+    if isinstance(blob, bytes):
+        if (toll := request.get(TOLL)) is not None:
+            size = sum(span.length for _, span in parts)
+            toll.begin(size)
+            toll.end(size)
+        body = b"".join(head + blob[span.start :][: span.length] for head, span in parts) + tail
+        return web.Response(body=body, status=status, headers=headers)
     try:
-        return await _send(request, blob, file, headers, spans)
+        response = web.StreamResponse(status=status, headers=headers)
+        return await _send(request, blob, response, parts, tail)
     finally:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, blob.close))
 
@@ -136,25 +145,25 @@ def _head(file: File, headers: dict[str, str]) -> web.StreamResponse:
     return response
 
 
-async def _send(
-    request: web.Request, blob: BinaryIO, file: File, headers: dict[str, str], spans: Sequence[Span] | None
-) -> web.StreamResponse:
+def _plan(
+    file: File, headers: dict[str, str], spans: Sequence[Span] | None
+) -> tuple[int, Sequence[tuple[bytes, Span]], bytes]:
+    """The status, what is sent, each with what is to precede it, and what ends it; completes `headers`."""
     if spans is None:
-        return await _send_spans(request, web.StreamResponse(headers=headers), blob, [(b"", Span(0, file.size))], b"")
-    response = web.StreamResponse(status=206, headers=headers)
+        return 200, [(b"", Span(0, file.size))], b""
     if len(spans) == 1:
-        response.headers["Content-Range"] = format_content_range(spans[0], file.size)
-        return await _send_spans(request, response, blob, [(b"", spans[0])], b"")
+        headers["Content-Range"] = format_content_range(spans[0], file.size)
+        return 206, [(b"", spans[0])], b""
     boundary = secrets.token_hex(16)
     heads, tail = byteranges(spans, file.size, file.media_type, boundary)
-    response.headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-    return await _send_spans(request, response, blob, list(zip(heads, spans, strict=True)), tail)
+    headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
+    return 206, list(zip(heads, spans, strict=True)), tail
 
 
-async def _send_spans(
+async def _send(
     request: web.Request,
-    response: web.StreamResponse,
     blob: BinaryIO,
+    response: web.StreamResponse,
     parts: Sequence[tuple[bytes, Span]],
     tail: bytes,
 ) -> web.StreamResponse:

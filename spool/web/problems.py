@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -38,7 +37,7 @@ _log = logging.getLogger(__name__)
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives the request an id, and turns what the handler raises into an answer."""
-    request[REQUEST_ID] = secrets.token_hex(8)
+    request[REQUEST_ID] = request.app[SITE].traffic.next_id()
     try:
         response = await handler(request)
     except SpoolError as error:

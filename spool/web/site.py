@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
+from itertools import count
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -47,6 +49,11 @@ class Traffic:
         self._idle.set()
         self.draining = False
         """No new requests are taken."""
+        self._numbers = count(secrets.randbits(64))
+
+    def next_id(self) -> str:
+        """An id for a request: 16 hex digits that no other one of this server has."""
+        return f"{next(self._numbers) % 2**64:016x}"
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -203,8 +210,10 @@ class Addresses:
         return self._trusted(request.remote or "unix")
 
     def _trusted(self, address: str) -> bool:
+        if not self.trusted_proxies:
+            return False
         if address == "unix":  # whoever may open the socket was let in by its permissions
-            return bool(self.trusted_proxies)
+            return True
         try:
             ip = ip_address(address)
         except ValueError:

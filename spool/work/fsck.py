@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from spool.errors import NotFound, SpoolError
 from spool.model import Finding
 from spool.staging import is_key
-from spool.work.inspection import Look, judge, look
+from spool.work.inspection import Look, judge, look, look_inside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -134,7 +134,7 @@ class Fsck:
                 return
 
     async def _check_files(self, files: Sequence[File], sizes: Mapping[Key, int]) -> list[Finding]:
-        suspects = [f for f in files if self._deep or f.damage is not None or sizes.get(f.key) != f.size]
+        suspects = [f for f in files if self._deep or f.damage is not None or not _fits(f, sizes)]
         groups = [list(group) for _, group in groupby(suspects, key=lambda file: file.key)]
         findings = []
         for start in range(0, len(groups), _AT_ONCE):
@@ -145,7 +145,10 @@ class Fsck:
 
     async def _check_sharing(self, files: Sequence[File]) -> list[Finding]:
         """What is wrong with files that share a blob."""
-        seen = await self._look(files[0].key, read=self._deep or any(file.damage is not None for file in files))
+        if files[0].inline:
+            seen = await look_inside(self._index, files[0])
+        else:
+            seen = await self._look(files[0].key, read=self._deep or any(file.damage is not None for file in files))
         judged = await judge(self._index, files, seen)
         damaged = [(file, kind) for file, kind in judged if kind is not None]
         healed = [file for file, kind in judged if kind is None and file.damage is not None]
@@ -211,6 +214,10 @@ class Fsck:
             return None
         detail = f"{staged} of its {upload.staged.offset} bytes are staged; it cannot go on, and will expire"
         return Finding("upload", detail, upload.key, upload.id, upload.intent.filename)
+
+
+def _fits(file: File, sizes: Mapping[Key, int]) -> bool:
+    return file.inline or sizes.get(file.key) == file.size
 
 
 def _damaged(file: File, kind: Damage, seen: Look, *, marked: bool) -> Finding:

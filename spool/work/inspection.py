@@ -62,6 +62,15 @@ async def look(
         await asyncio.shield(asyncio.to_thread(blob.close))
 
 
+async def look_inside(index: Files, file: File) -> Look:
+    """The same of an inline file. Raises Unavailable."""
+    try:
+        body = await index.body(file.id)
+    except NotFound:
+        return Look(None)
+    return Look(len(body), hashlib.sha256(body).hexdigest())
+
+
 async def _read(blob: BinaryIO, pace: Callable[[int], Awaitable[None]]) -> str:
     digest = hashlib.sha256()
     await asyncio.to_thread(blob.seek, 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import SpoolError
 from spool.model import Key, Scrub
-from spool.work.inspection import Look, judge, look
+from spool.work.inspection import Look, judge, look, look_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,10 @@ class _Run:
         if self.scrub.position == past:  # the rest of those that share it
             return
         try:
-            seen = await look(self._blobs, key, read=True, pace=_pause)
+            if files[0].inline:
+                seen = await look_inside(self._index, files[0])
+            else:
+                seen = await look(self._blobs, key, read=True, pace=_pause)
         except SpoolError:
             self.scrub = replace(self.scrub, position=past)
             raise

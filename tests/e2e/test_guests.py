@@ -149,6 +149,20 @@ def test_bounds_and_secrets_outlive_a_kill(server: Server, data: Path) -> None:
     assert curl("-X", "POST", server.url + "/d/" + receipt["delete_url"].partition("/d/")[2]).status == 204
 
 
+def test_files_in_the_index_come_and_go_in_the_same_way(tmp_path: Path) -> None:
+    with Server(tmp_path / "spool", env={"SPOOL_STORAGE_INLINE_MAX": "64 KiB"}) as server:
+        url = invited(server, "--max-files=1")
+        receipt = curl("-F", "file=@-;filename=small", url, stdin=b"small").json["files"][0]
+        assert (server.blobs(), server.files()[0]["grant"]) == ({}, grant_id(server))
+        made = curl(
+            "-d", '{"max_downloads": 1}', "-H", "Content-Type: application/json", server.files()[0]["url"] + "/links"
+        )
+        assert [curl("-r", span, made.json["url"]).body for span in ("1-", "0-0")] == [b"mall", b"s"]
+        assert [curl(made.json["url"]).status, curl("-T", "-", url + "/x", stdin=b"more").status] == [410, 403]
+        assert curl("-X", "DELETE", receipt["delete_url"]).status == 204
+        assert server.files() == []
+
+
 def test_backup_keeps_grants_and_links(server: Server, data: Path, tmp_path: Path) -> None:
     url = invited(server)
     record = curl("-T", str(data), f"{server.url}/files/").json

@@ -122,6 +122,49 @@ class BlobStoreSuite:
             await store.open(KEY)
         assert await keys(store) == {}
 
+    @pytest.mark.parametrize("data", [b"", b"data", b"d" * 100_000])
+    async def test_blob_that_is_put_is_live(self, store: BlobStore, data: bytes) -> None:
+        await store.put(KEY, data)
+        assert await content(store, KEY) == data
+        assert [(key, size) async for key, size, _ in store.keys(live=True)] == [(KEY, len(data))]
+
+    async def test_blobs_that_are_put_and_committed_at_once_are_all_there(self, store: BlobStore) -> None:
+        names = [Key(f"{n % 3:02x}{n:030x}") for n in range(60)]
+        staged = {key: await stage(store, key, [key.encode()]) for key in names[::3]}
+        rest = [key for key in names if key not in staged]
+        puts = [store.put(key, key.encode()) for key in rest]
+        await asyncio.gather(*puts, *(store.commit(key, at) for key, at in staged.items()))
+        assert [await content(store, key) for key in names] == [key.encode() for key in names]
+
+    async def test_put_never_replaces(self, store: BlobStore) -> None:
+        await put(store, KEY)
+        with pytest.raises(SpoolError):
+            await store.put(KEY, b"other")
+        assert await content(store, KEY) == b"data"
+
+    async def test_put_completes_though_its_caller_is_cancelled(self, store: BlobStore) -> None:
+        task = asyncio.ensure_future(store.put(KEY, b"data"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await store.put(OTHER, b"later")  # what was asked before is done before
+        assert await content(store, KEY) == b"data"
+
+    async def test_delete_during_a_put_leaves_nothing(self, store: BlobStore) -> None:
+        for _ in range(20):
+            putting = asyncio.ensure_future(store.put(KEY, b"data"))
+            await asyncio.sleep(0)
+            await store.delete(KEY)
+            await asyncio.gather(putting, return_exceptions=True)
+            await store.delete(KEY)
+            assert await keys(store) == {}
+
+    async def test_blob_carries_its_label_once_it_is_put(self, store: LabelledStore) -> None:
+        label = Label(FileId("f"), b"text")
+        await store.put(KEY, b"data", label)
+        assert await store.labels(KEY) == [label]
+
     async def test_delete_tells_whether_something_was_there(self, store: BlobStore) -> None:
         await put(store, KEY)
         await stage(store, OTHER, [b"staged"])

@@ -131,7 +131,8 @@ class Races(RuleBasedStateMachine):
         self.world.run(run())
 
     async def _stage(self, content: bytes) -> tuple[Upload, Resumable]:
-        id, key = UploadId(f"up-{os.urandom(8).hex()}"), new_key(self.now)  # noqa: A001
+        id = UploadId(os.urandom(16).hex())  # noqa: A001
+        key = new_key(self.now, id)
         writer = await self.world.blobs.writer(key, Staged(0))
         await writer.write([content])
         staged = await writer.sync()

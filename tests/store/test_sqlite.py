@@ -172,7 +172,7 @@ async def test_every_connection_is_durable_and_patient(index: SqliteIndex, sight
         tuple(connection.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas)
         for connection in sight.connections
     }
-    assert len(sight.connections) == 4
+    assert len(sight.connections) == 5
     assert settings == {("wal", 2, 1, 10_000, 16 << 20)}
 
 

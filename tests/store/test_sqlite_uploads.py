@@ -11,7 +11,7 @@ import pytest
 from spool.errors import SpoolError
 from spool.model import FileId, Key, Staged, UploadId, Usage
 from spool.store.sqlite import SqliteIndex, open_sqlite
-from spool.store.sqlite.rows import FILE, UPLOAD, file_row, upload_row
+from spool.store.sqlite.rows import ADDED, UPLOAD, file_row, upload_row
 
 from .index_suite import DAY, NOON, a_file, listed
 from .sight import Sight
@@ -39,7 +39,7 @@ async def index(tmp_path: Path, sight: Sight) -> AsyncIterator[SqliteIndex]:
 def make_first_index(path: Path, files: list[File]) -> None:
     """An index as the first Spool made it."""
     script = resources.files("spool.store.sqlite").joinpath("sql", "0001_files.sql").read_text(encoding="utf-8")
-    columns = FILE.partition(", damage")[0]
+    columns = ADDED.partition(", damage")[0]
     marks = ", ".join("?" * len(columns.split(", ")))
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)

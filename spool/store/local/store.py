@@ -17,27 +17,24 @@ import asyncio
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from aiofiles.os import wrap
 
-from spool.errors import NotFound, SpoolError, StorageFull, Unavailable
+from spool.errors import NotFound, Unavailable
 from spool.model import FileId, Key, Label, Staged
 from spool.store.batch import Batcher
 from spool.store.local.copy import Taken, take
 from spool.store.local.labels import get_labels, set_label
 from spool.store.local.layout import Entry, Layout, probe_key, scan, strays
-from spool.store.local.staged import COPY_STEP, FULL, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
+from spool.store.local.publish import Link, Publisher, translated
+from spool.store.local.staged import COPY_STEP, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from spool.ports import BlobWriter, CheckedStore, LabelledStore
-
-_Link = tuple[Key, int, Label | None]
-"""A blob to make live, the size that it must have, and what it is to carry."""
 
 
 class LocalStore:
@@ -49,9 +46,10 @@ class LocalStore:
         """Open, or about to be. Of a blob that outlives a crash this is the only writer that can reach it."""
         self._committing: dict[Key, asyncio.Future[None]] = {}
         """Commits of staged blobs that are not open: until they end, nobody may open those."""
+        self._looks: Batcher[None, int] = Batcher("free", self._look)
         self._writers = ThreadPoolExecutor(8, thread_name_prefix="write")
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="read")
-        self._publisher: Batcher[_Link, None] = Batcher("publish", self._publish)
+        self._publisher = Publisher(layout, self._staged)
 
     async def writer(self, key: Key, at: Staged | None = None) -> LocalWriter:
         if key in self._committing:
@@ -72,16 +70,20 @@ class LocalStore:
 
     async def commit(self, key: Key, at: Staged, label: Label | None = None) -> None:
         if key in self._staged:
-            await self._publisher.submit((key, at.offset, label))
+            await self._publisher.publish(Link(key, at.offset, label))
             return
         if key not in self._committing:
             self._committing[key] = asyncio.ensure_future(self._commit_closed(key, at.offset, label))
             self._committing[key].add_done_callback(lambda _: self._committing.pop(key))
         await asyncio.shield(self._committing[key])
 
+    async def put(self, key: Key, body: bytes, label: Label | None = None) -> None:
+        self._staged[key] = self._new_blob(key, None)
+        await self._publisher.publish(Link(key, len(body), label, body))
+
     async def _commit_closed(self, key: Key, size: int, label: Label | None) -> None:
         await _settle(self._layout, key, size, label, executor=self._writers)
-        await self._publisher.submit((key, size, label))
+        await self._publisher.publish(Link(key, size, label))
 
     async def open(self, key: Key, *, staged: bool = False) -> BinaryIO:
         blob = self._staged.get(key) if staged else None
@@ -126,7 +128,12 @@ class LocalStore:
         return await _take(wanted, source._layout, self._layout, link=link, executor=self._writers)
 
     async def free(self) -> int:
-        return await _free(self._layout.root, executor=self._readers)
+        return await self._looks.submit(None)
+
+    def _look(self, asked: Sequence[None]) -> list[int]:
+        with translated():
+            stat = os.statvfs(self._layout.root)
+        return [stat.f_bavail * stat.f_frsize] * len(asked)
 
     async def probe(self) -> None:
         await _probe(self._layout, executor=self._writers)
@@ -143,6 +150,7 @@ class LocalStore:
         if self._committing:
             await asyncio.wait(self._committing.values())
         await self._publisher.aclose()
+        await self._looks.aclose()
         for pool in (self._writers, self._readers):
             await wrap(pool.shutdown)()
         while self._staged:
@@ -170,32 +178,6 @@ class LocalStore:
         await _close(blob, executor=self._writers)
         if self._staged.get(blob.key) is blob:
             del self._staged[blob.key]
-
-    def _publish(self, links: Sequence[_Link]) -> list[BaseException | None]:
-        """Links all of `links`, then fsyncs each of their directories once. Runs in the publisher's thread."""
-        new: set[Key] = set()
-        outcomes = {link: _attempt(self._link, *link, new) for link in dict.fromkeys(links)}
-        for shard in {key[:2] for (key, *_), outcome in outcomes.items() if outcome is None}:
-            if error := _attempt(os.fsync, self._layout.shards[shard]):
-                outcomes.update({link: error for link in outcomes if link[0][:2] == shard})
-        for (key, *_), outcome in outcomes.items():
-            if outcome is None:
-                _attempt(self._layout.unstage, key)  # what stays is one more name of a live blob
-            elif key in new:
-                _attempt(self._layout.unlink, key)  # asked again, fsync reports success: only a new link can be trusted
-        return [outcomes[link] for link in links]
-
-    def _link(self, key: Key, size: int, label: Label | None, new: set[Key]) -> None:
-        blob = self._staged.get(key)
-        if blob is not None:
-            blob.link(self._layout.shard(key), size, label)
-            new.add(key)
-            if self._staged.get(key) is blob:
-                del self._staged[key]
-        elif self._layout.link(key, size):
-            new.add(key)
-        else:
-            self._layout.require(key, size)
 
 
 class LocalWriter:
@@ -237,41 +219,21 @@ class LocalWriter:
             self._writing = None
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise StorageFull("the disk is full") from error
-        raise Unavailable(f"the storage fails: {error.strerror}") from error
-
-
-def _attempt(step: Callable[..., object], *values: object) -> SpoolError | None:
-    """What the step raises."""
-    try:
-        with _translated():
-            step(*values)
-    except SpoolError as error:
-        return error
-    return None
-
-
 @wrap
 def _open_to_write(blob: StagedBlob) -> None:
-    with _translated():
+    with translated():
         blob.open()
 
 
 @wrap
 def _write(blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> None:
-    with _translated():
+    with translated():
         blob.write(batch, see)
 
 
 @wrap
 def _copy(layout: Layout, blob: StagedBlob, source: tuple[Key, StagedBlob | None], start: int, size: int) -> None:
-    with _translated():
+    with translated():
         try:
             fd = _read(layout, *source, staged=True)
         except NotFound as error:
@@ -284,43 +246,43 @@ def _copy(layout: Layout, blob: StagedBlob, source: tuple[Key, StagedBlob | None
 
 @wrap
 def _sync(blob: StagedBlob) -> int:
-    with _translated():
+    with translated():
         return blob.sync()
 
 
 @wrap
 def _close(blob: StagedBlob) -> None:
-    with _translated():
+    with translated():
         blob.close()
 
 
 @wrap
 def _settle(layout: Layout, key: Key, size: int, label: Label | None) -> None:
-    with _translated():
+    with translated():
         layout.settle(key, size, label)
 
 
 @wrap
 def _label(layout: Layout, key: Key, file_id: FileId, text: bytes | None) -> None:
-    with _translated():
+    with translated():
         set_label(layout.path(key), file_id, text)
 
 
 @wrap
 def _labels(layout: Layout, key: Key) -> Sequence[Label]:
-    with _translated():
+    with translated():
         return get_labels(layout.path(key))
 
 
 @wrap
 def _take(wanted: Mapping[Key, int], source: Layout, target: Layout, *, link: bool) -> dict[Key, Taken]:
-    with _translated():
+    with translated():
         return take(wanted, source, target, link=link)
 
 
 @wrap
 def _open_to_read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) -> BinaryIO:
-    with _translated():
+    with translated():
         return os.fdopen(_read(layout, key, blob, staged=staged), "rb")
 
 
@@ -336,7 +298,7 @@ def _read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) ->
 
 @wrap
 def _delete(layout: Layout, key: Key, blob: StagedBlob | None) -> bool:
-    with _translated():
+    with translated():
         if blob is not None:
             blob.close()
         return any([blob is not None, layout.unstage(key), layout.unlink(key)])  # a list, so that both are done
@@ -344,33 +306,26 @@ def _delete(layout: Layout, key: Key, blob: StagedBlob | None) -> bool:
 
 @wrap
 def _stat(blob: StagedBlob) -> Entry | None:
-    with _translated():
+    with translated():
         return blob.stat()
 
 
 @wrap
 def _scan(directory: int, prefix: str) -> list[Entry]:
-    with _translated():
+    with translated():
         return scan(directory, prefix)
 
 
 @wrap
 def _strays(directory: int, shard: str) -> list[str]:
-    with _translated():
+    with translated():
         return strays(directory, shard)
-
-
-@wrap
-def _free(directory: int) -> int:
-    with _translated():
-        stat = os.statvfs(directory)
-    return stat.f_bavail * stat.f_frsize
 
 
 @wrap
 def _probe(layout: Layout) -> None:
     blob = NamedBlob(probe_key(), layout.incoming)
-    with _translated():
+    with translated():
         try:
             blob.open()
             blob.write([b"probe"])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from spool.errors import StorageFull, Unavailable
+from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.store.batch import Batcher
 from spool.store.sqlite.connection import connect, create, migrate, overwrite, snapshot, transaction, translated
 from spool.store.sqlite.reserve import Reserve
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_READERS = 3  # threads; a slow listing must not hold up the rest
+_READERS = 4  # one for quick looks, and the rest for what takes longer: a slow listing must not hold up others
 
 
 async def open_database(path: Path, connected: Callable[[Connection], object]) -> Database:
@@ -46,14 +46,29 @@ class Database:
         self._doubtful = False
         """A commit failed: what it wrote may come back after a crash, until something is written in its place."""
         self._batcher: Batcher[Operation, object] = Batcher("index-writer", self._flush)
-        self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="index-reader")
+        self._looker = readers[0]
+        self._looks: Batcher[Operation, object] = Batcher("index-looker", self._look)
+        self._threads = ThreadPoolExecutor(len(readers) - 1, thread_name_prefix="index-reader")
         self._readers: LifoQueue[Connection] = LifoQueue()
-        for reader in readers:
+        for reader in readers[1:]:
             self._readers.put(reader)
 
     async def rows(self, sql: str, *values: str | int) -> list[Row]:
         """Those that the statement gives."""
         return await self.read(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def row(self, sql: str, *values: str | int) -> Row | None:
+        """The first that the statement gives, by `look`."""
+        row: Row | None = await self.look(lambda connection: connection.execute(sql, values).fetchone())
+        return row
+
+    async def look(self, query: Callable[[Connection], R]) -> R:
+        """As `read`, for a query that looks up a few rows: all that are asked meanwhile are answered in one go."""
+        return cast("R", await self._looks.submit(query))
+
+    def _look(self, lot: Sequence[Operation]) -> list[object]:
+        with translated(), snapshot(self._looker):
+            return [_answer(self._looker, query) for query in lot]
 
     async def read(self, query: Callable[[Connection], R]) -> R:
         """What `query` makes of all that was committed before."""
@@ -115,6 +130,7 @@ class Database:
         await asyncio.shield(self._aclose())
 
     async def _aclose(self) -> None:
+        await self._looks.aclose()
         await self._batcher.aclose()
         await asyncio.to_thread(self._close)
 
@@ -122,6 +138,7 @@ class Database:
         self._threads.shutdown()
         while not self._readers.empty():
             self._readers.get().close()
+        self._looker.close()
         self._writer.close()  # the last one: it may write, so it clears the log away
 
 
@@ -138,6 +155,14 @@ def _open(path: Path) -> list[Connection]:
             connection.close()
         raise
     return connections
+
+
+def _answer(connection: Connection, query: Operation) -> object:
+    """What the query returns or, if it finds fault with the question, that."""
+    try:
+        return query(connection)
+    except SpoolError as error:
+        return error
 
 
 def _attempt(connection: Connection, operation: Operation) -> object:

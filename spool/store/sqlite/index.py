@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
@@ -32,7 +33,7 @@ from spool.store.sqlite.rows import (
 from spool.store.sqlite.sharing import Sharing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from sqlite3 import Connection
@@ -63,7 +64,6 @@ R = TypeVar("R")
 SCAN = 10_000
 """Rows that one page of a filtered listing looks at, at most."""
 
-_READERS = 3  # threads; a slow listing must not hold up the rest
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 
@@ -91,13 +91,14 @@ class SqliteIndex(Sharing):
         upload: Resumable | None = None,
         *,
         share: bool = False,
+        bodies: Mapping[FileId, bytes] = MappingProxyType({}),
     ) -> Sequence[File]:
         def operation(connection: Connection) -> Sequence[File]:
             grants.record(connection, files)
             if upload is not None:
                 [file] = files
                 uploads.finish(connection, upload, file.id)
-            added = inventory.add(connection, files, share=share)
+            added = inventory.add(connection, files, bodies, share=share)
             if answer is not None:
                 _record_answer(connection, replace(answer, files=tuple(added)))
             return added
@@ -105,7 +106,13 @@ class SqliteIndex(Sharing):
         return await self._db.write(operation)
 
     async def file(self, id: FileId) -> File:
-        return await self._db.read(lambda connection: _file(connection, id))
+        return await self._db.look(lambda connection: _file(connection, id))
+
+    async def body(self, id: FileId) -> bytes:
+        row = await self._db.row("SELECT body FROM files WHERE id = ? AND body IS NOT NULL", id)
+        if row is None:
+            raise NotFound("There is no such file.")
+        return cast("bytes", row[0])
 
     async def files(self, query: FileQuery) -> Page[File]:
         return await self._db.read(lambda connection: read_page(connection, query, self._scan))
@@ -142,7 +149,7 @@ class SqliteIndex(Sharing):
         return {Key(key) for [key] in await self._db.rows(sql, text, text)}
 
     async def usage(self, owner: str) -> Usage:
-        return await self._db.read(lambda connection: limits.usage(connection, owner))
+        return await self._db.look(lambda connection: limits.usage(connection, owner))
 
     async def by_key(
         self, after: File | None, limit: int, *, start: str = "", end: str | None = None
@@ -177,7 +184,7 @@ class SqliteIndex(Sharing):
         await self._db.write(lambda connection: uploads.add(connection, upload))
 
     async def upload(self, id: UploadId) -> Resumable:
-        return await self._db.read(lambda connection: uploads.read(connection, id))
+        return await self._db.look(lambda connection: uploads.read(connection, id))
 
     async def claim(self, id: UploadId) -> Resumable:
         # an upload is claimed before it is dropped
@@ -196,12 +203,12 @@ class SqliteIndex(Sharing):
         return await self._db.read(lambda connection: uploads.unfinished(connection, limit))
 
     async def promised(self) -> int:
-        return await self._db.read(uploads.promised)
+        return await self._db.look(uploads.promised)
 
     async def answer(self, owner: str, idempotency_key: str, since: datetime) -> Answer | None:
         sql = f"SELECT {ANSWER} FROM answers WHERE owner = ? AND idempotency_key = ? AND created_at >= ?"
-        rows = await self._db.rows(sql, owner, idempotency_key, microseconds(since))
-        return to_answer(rows[0]) if rows else None
+        row = await self._db.row(sql, owner, idempotency_key, microseconds(since))
+        return to_answer(row) if row else None
 
     async def forget(self, before: datetime) -> int:
         sql = "DELETE FROM answers WHERE created_at < ?"
@@ -225,8 +232,8 @@ class SqliteIndex(Sharing):
 
     async def token(self, secret_hash: str) -> Token | None:
         sql = f"SELECT {TOKEN}, {OVERRIDE} FROM tokens LEFT JOIN overrides ON owner = name WHERE secret_hash = ?"
-        rows = await self._db.rows(sql, secret_hash)
-        return to_token(rows[0]) if rows else None
+        row = await self._db.row(sql, secret_hash)
+        return to_token(row) if row else None
 
     async def tokens(self) -> Sequence[Token]:
         rows = await self._db.rows(f"SELECT {TOKEN} FROM tokens ORDER BY created_at, id")
@@ -237,10 +244,15 @@ class SqliteIndex(Sharing):
             raise NotFound("There is no such token.")
 
     async def has_tokens(self) -> bool:
-        return bool(await self._db.rows("SELECT 1 FROM settings WHERE name = 'tokens'"))
+        return await self._db.look(limits.has_tokens)
+
+    async def without_token(self, owner: str) -> tuple[bool, Override | None]:
+        return await self._db.look(
+            lambda connection: (limits.has_tokens(connection), limits.override(connection, owner))
+        )
 
     async def override(self, owner: str) -> Override | None:
-        return await self._db.read(lambda connection: limits.override(connection, owner))
+        return await self._db.look(lambda connection: limits.override(connection, owner))
 
     async def overrides(self) -> Sequence[Override]:
         return await self._db.read(limits.overrides)

@@ -8,26 +8,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.model import Key
-from spool.store.sqlite.rows import FILE, file_row, to_file
+from spool.store.sqlite.rows import ADDED, FILE, file_row, to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from sqlite3 import Connection
 
-    from spool.model import Damage, File
+    from spool.model import Damage, File, FileId
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # As the index has it. The plus keeps SQLite from seeing that the first term follows from the second, and dropping it.
-_TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND +sha256 = :sha256 AND size = :size"
-_ADD = f"INSERT INTO files ({FILE}) VALUES ({', '.join('?' * (FILE.count(',') + 1))})"
+_TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND +sha256 = :sha256 AND size = :size AND body IS NULL"
+_ADD = f"INSERT INTO files ({ADDED}, body) VALUES ({', '.join('?' * (ADDED.count(',') + 2))})"
 
 
-def add(connection: Connection, files: Sequence[File], *, share: bool) -> Sequence[File]:
+def add(
+    connection: Connection, files: Sequence[File], bodies: Mapping[FileId, bytes], *, share: bool
+) -> Sequence[File]:
     """See `Files.finish`."""
     added = []
     for new in files:  # one by one, for two of them may be equal
-        file = _shared(connection, new) if share else new
-        connection.execute(_ADD, file_row(file))
+        file = _shared(connection, new) if share and not new.inline else new
+        connection.execute(_ADD, (*file_row(file), bodies.get(file.id)))
         added.append(file)
     return added
 

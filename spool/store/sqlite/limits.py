@@ -24,6 +24,11 @@ def usage(connection: Connection, owner: str) -> Usage:
     return Usage(*kept, *open_)
 
 
+def has_tokens(connection: Connection) -> bool:
+    """See `Tokens.has_tokens`."""
+    return connection.execute("SELECT 1 FROM settings WHERE name = 'tokens'").fetchone() is not None
+
+
 def override(connection: Connection, owner: str) -> Override | None:
     """See `Allowances.override`."""
     row = connection.execute(f"SELECT {OVERRIDE} FROM overrides WHERE owner = ?", (owner,)).fetchone()

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """As sqlite3 gives it: the types are the schema's to know."""
 
-FILE = (
+ADDED = (
     "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, "
     "damage, grant_id, delete_hash"
 )
+# Not `body IS NOT NULL`: SQLite 3.40 takes that for true where an UPDATE returns it.
+FILE = f"{ADDED}, typeof(body) = 'blob'"
 GRANT = (
     "id, grants.owner, note, created_at, expires_at, max_files, max_size, max_file_size, types, passphrase, "
     "revoked_at, files, size"
@@ -43,7 +45,7 @@ def microseconds(moment: datetime) -> int:
 
 
 def file_row(file: File) -> Row:
-    """The row of `file`, in the order of FILE."""
+    """The row of `file`, in the order of ADDED."""
     return (
         file.id,
         file.key,
@@ -65,8 +67,8 @@ def file_row(file: File) -> Row:
 def to_file(row: Sequence[Any]) -> File:
     """The file of a row in the order of FILE."""
     id, key, owner, filename, size, media_type, declared_type, sha256, *rest = row  # noqa: A001 - `id` is the word of the design
-    created_at, expires_at, metadata, *newer = rest  # answers of an older version have fewer
-    damage, grant, delete_hash = [*newer, None, None, None][:3]
+    created_at, expires_at, metadata, *newer = rest
+    damage, grant, delete_hash, inline = [*newer, None, None, None, None][:4]  # answers have less
     return File(
         id=id,
         key=key,
@@ -82,6 +84,7 @@ def to_file(row: Sequence[Any]) -> File:
         damage=damage,
         grant=grant,
         delete_hash=delete_hash,
+        inline=bool(inline),
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from spool.model import FileId, Grant, GrantId, Link, LinkId, Resumable, Usage
-    from spool.ports import Grants, Links
+    from spool.sharing import Grants, Links
     from spool.store.sqlite.database import Database
 
 
@@ -25,10 +25,10 @@ class Sharing:
         await self._db.write(lambda connection: grants.add(connection, grant, secret_hash))
 
     async def grant_of(self, secret_hash: str) -> Grant | None:
-        return await self._db.read(lambda connection: grants.by_secret(connection, secret_hash))
+        return await self._db.look(lambda connection: grants.by_secret(connection, secret_hash))
 
     async def grant(self, id: GrantId) -> Grant:
-        return await self._db.read(lambda connection: grants.read(connection, id))
+        return await self._db.look(lambda connection: grants.read(connection, id))
 
     async def grants(self, owner: str | None, after: Grant | None, limit: int) -> Sequence[Grant]:
         return await self._db.read(lambda connection: grants.page(connection, owner, after, limit))
@@ -46,7 +46,7 @@ class Sharing:
         await self._db.write(lambda connection: links.add(connection, link, secret_hash))
 
     async def link_of(self, secret_hash: str) -> Link | None:
-        return await self._db.read(lambda connection: links.by_secret(connection, secret_hash))
+        return await self._db.look(lambda connection: links.by_secret(connection, secret_hash))
 
     async def links(self, file_id: FileId, limit: int) -> Sequence[Link]:
         return await self._db.read(lambda connection: links.of_file(connection, file_id, limit))
