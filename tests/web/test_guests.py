@@ -330,7 +330,7 @@ class TestBounds:
         grant = await invite(spool, expires_at="2026-03-01T13:00:00Z")
         tap = Tap()
         sending = asyncio.ensure_future(grant.put(tap))
-        await tap.started.wait()
+        await is_running(spool)
         spool.clock.time += timedelta(hours=1)
         tap.opened.set()
         assert (await sending).status == 410
@@ -358,7 +358,7 @@ class TestBounds:
         grant = await invite(spool, max_files=1)
         tap = Tap()
         sending = asyncio.ensure_future(grant.put(tap))
-        await tap.started.wait()
+        await is_running(spool)
         other = await spool.index.grant(GrantId(grant.id))
         await spool.index._db.change("UPDATE grants SET files = files + 1 WHERE id = ?", other.id)
         tap.opened.set()
@@ -418,7 +418,7 @@ class TestResumable:
         tap = Tap()
         path = await grant.create(len(tap.whole))
         sending = asyncio.ensure_future(grant.append(path, tap))
-        await tap.started.wait()
+        await is_running(spool)
         spool.clock.time += timedelta(hours=1)
         tap.opened.set()
         assert (await sending).status == 410
@@ -442,7 +442,6 @@ class TestRevocation:
             case "draft":
                 send = grant.request("POST", data=tap, headers={"Upload-Complete": "?1"})
         sending = asyncio.ensure_future(send)
-        await tap.started.wait()
         await is_running(spool)
         assert (await grant.revoke()).status == 204
         answer = await sending  # though its body never ended
@@ -472,7 +471,6 @@ class TestRevocation:
     async def test_by_another_process_is_noticed(self, spool: Spool) -> None:
         grant, tap = await invite(spool), Tap()
         sending = asyncio.ensure_future(grant.put(tap))
-        await tap.started.wait()
         await is_running(spool)
         await spool.site.guests.enforce()
         assert not sending.done()
