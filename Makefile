@@ -25,7 +25,7 @@ test: $(DEV)
 
 # The long version of the tests that inject faults.
 faults: $(DEV)
-	SPOOL_TEST_EFFORT=$(or $(EFFORT),20) timeout 2h $(VENV)/bin/python -m pytest -s tests/crash tests/hostile tests/test_model.py tests/store/test_races.py $(ARGS)
+	SPOOL_TEST_EFFORT=$(or $(EFFORT),20) timeout 2h $(VENV)/bin/python -m pytest -s tests/crash tests/hostile tests/test_model.py tests/store/test_races.py tests/client/test_resume.py $(ARGS)
 
 # An hour and a half for all of it. What it compares with is installed in bench/.peers.
 bench: $(RUN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spool.errors import Damaged, NotFound, SpoolError
 from spool.labels import to_label
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from spool.ports import Clock, Files, LabelledStore
 
 _log = logging.getLogger(__name__)
+
+_SMALL: Final = 64 * 1024
+"""Bytes of a file that are read in one go."""
 
 
 class Catalog:
@@ -67,11 +70,17 @@ class Catalog:
         if file.inline:
             return await self._files.body(file.id)
         try:
-            return await self._blobs.open(file.key)
+            if file.size > _SMALL:
+                return await self._blobs.open(file.key)
+            body = await self._blobs.read(file.key)
         except NotFound as error:
             await self.file(file.id)  # or it was deleted just now
             _log.error("blob.damaged", {"key": file.key, "damage": "missing", "files": 1})
             raise Damaged("the bytes of this file are gone from the disk", damage="missing") from error
+        if len(body) != file.size:
+            _log.error("blob.damaged", {"key": file.key, "damage": "size", "files": 1})
+            raise Damaged("the bytes of this file are not as many as there were", damage="size")
+        return body
 
     async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
         """See `ports.Files.annotate`."""

@@ -11,6 +11,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spool.units import (
@@ -34,7 +35,6 @@ from spool.units import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import timedelta
-    from pathlib import Path
 
     from spool.units import Network
 
@@ -136,6 +136,17 @@ class Setting(NamedTuple):
     """As it would stand in TOML."""
     origin: str
     """Where it came from: a flag, a variable, a file, or "default"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What the commands that talk to a server go by."""
+
+    url: str
+    """The server's address; empty if none is named."""
+    token: str | None
+    state: Path
+    """Where unfinished uploads are remembered."""
 
 
 class _Given(NamedTuple):
@@ -240,3 +251,55 @@ def _settings(config: Config, origins: Mapping[tuple[str, str], str]) -> Iterato
             kind: Kind = f.metadata["kind"]
             origin = origins.get((section.name, f.name), "default")
             yield Setting(section.name, f.name, kind.show(getattr(values, f.name)), origin)
+
+
+def client_settings(to: str | None, environ: Mapping[str, str] = os.environ) -> ClientSettings:
+    """The server that a command is to talk to: `to`, SPOOL_URL or that of the login, and the token for it.
+
+    The token is SPOOL_TOKEN, or that of the login if the server is the login's. Raises ConfigError.
+    """
+    path = _login_path(environ)
+    login = _read_login(path) if path.exists() else {}
+    named = ((to, "--to"), (environ.get("SPOOL_URL"), "SPOOL_URL"), (login.get("url"), str(path)))
+    url, origin = next(((url, origin) for url, origin in named if url), ("", ""))
+    try:
+        url = URL.parse(url)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: the server is {url!r}, but must be {URL.description}") from error
+    token = environ.get("SPOOL_TOKEN") or (login.get("token") if url == login.get("url") else None)
+    if token and not re.fullmatch("[!-~]+", token):
+        raise ConfigError("the token holds characters that no token has")
+    return ClientSettings(url, token or None, _xdg(environ, "XDG_STATE_HOME", ".local/state") / "uploads")
+
+
+def names_directory(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment names the directory of a spool, as --dir does."""
+    return bool(environ.get("SPOOL_STORAGE_DIR"))
+
+
+def save_login(url: str, token: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file, readable by its owner only, that names this server and token from now on. Raises OSError."""
+    path = _login_path(environ)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(0o600, exist_ok=False)
+    new.write_text(f"url = {TEXT.show(url)}\ntoken = {TEXT.show(token)}\n", "utf-8")
+    return new.replace(path)
+
+
+def _login_path(environ: Mapping[str, str]) -> Path:
+    return _xdg(environ, "XDG_CONFIG_HOME", ".config") / "client.toml"
+
+
+def _xdg(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    """Spool's directory among those of the XDG specification, to which a relative path counts as none."""
+    home = environ.get(variable, "")
+    return (Path(home) if home.startswith("/") else Path.home() / default) / "spool"
+
+
+def _read_login(path: Path) -> dict[str, str]:
+    try:
+        return {name: TEXT.parse(value) for name, value in tomllib.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; run `spool login` again") from error

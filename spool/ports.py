@@ -105,6 +105,9 @@ class BlobStore(Protocol):
         It stays readable when the blob is deleted meanwhile. Raises NotFound.
         """
 
+    async def read(self, key: Key) -> bytes:
+        """All of the live blob, in one step: for what is small. Raises NotFound."""
+
     def locate(self, key: Key) -> Path | None:
         """Where the blob lies, relative to the store's root, for a proxy that reads it itself; None if nowhere."""
 

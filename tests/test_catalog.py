@@ -66,8 +66,18 @@ async def test_file_that_never_was_is_not_found(catalog: Catalog) -> None:
 
 async def test_file_is_opened(catalog: Catalog, blobs: LocalStore) -> None:
     await put(blobs, stored("a").key, b"bytes")
-    with await catalog.open(stored("a")) as blob:
+    assert await catalog.open(replace(stored("a"), size=5)) == b"bytes"
+    blob = await catalog.open(replace(stored("a"), size=100_000))
+    assert not isinstance(blob, bytes)
+    with blob:
         assert blob.read() == b"bytes"
+
+
+@pytest.mark.parametrize("size", [0, 4, 6])
+async def test_small_file_that_is_not_whole_is_damaged(catalog: Catalog, blobs: LocalStore, size: int) -> None:
+    await put(blobs, stored("a").key, b"bytes")
+    with pytest.raises(Damaged):
+        await catalog.open(replace(stored("a"), size=size))
 
 
 async def test_file_whose_bytes_are_gone_is_damaged(catalog: Catalog, index: SqliteIndex) -> None:
@@ -181,13 +191,12 @@ async def test_file_is_gone_though_its_bytes_stay_behind(blobs: LocalStore, inde
 async def test_deleting_one_of_two_that_share_a_blob_leaves_the_other(
     catalog: Catalog, index: SqliteIndex, blobs: LocalStore
 ) -> None:
-    one, two = stored("a"), replace(stored("b"), key=stored("a").key)
+    one, two = replace(stored("a"), size=5), replace(stored("b"), key=stored("a").key, size=5)
     await put(blobs, one.key, b"bytes")
     await blobs.label(one.key, one.id, b"label")
     await index.finish([one, two])
     await catalog.delete(one.id)
-    with await catalog.open(two) as blob:
-        assert blob.read() == b"bytes"
+    assert await catalog.open(two) == b"bytes"
     assert await blobs.labels(one.key) == []
     await catalog.delete(two.id)
     assert await keys(blobs) == {}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from spool import cli
-from spool.cli.command import DAMAGED, FAILED, WRONG
+from spool.cli.command import DAMAGED, FAILED, INTERRUPTED, REFUSED, UNREACHED, WRONG
 from spool.config import load
 from spool.web import routes
 from spool.web.problems import all_problems
@@ -137,7 +137,7 @@ def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     """The commands that `--help` lists."""
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--help"])
-    return re.findall(r"^ {4}(\w+) ", capsys.readouterr().out, re.MULTILINE)
+    return re.findall(r"^ {4}(\w+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
 
 
 def flags(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
@@ -177,6 +177,7 @@ def test_settings_that_are_named_anywhere_exist() -> None:
 
 def test_variables_that_are_named_anywhere_exist() -> None:
     known = {f"SPOOL_{setting.section}_{setting.key}".upper() for setting in SETTINGS}
+    known |= set(re.findall(r'environ.get\("(SPOOL_\w+)"\)', (ROOT / "spool/config.py").read_text()))
     named = {name for path in DOCUMENTS for name in re.findall(r"\bSPOOL_\w+", path.read_text())}
     assert named - known - {"SPOOL_", *re.findall(r"SPOOL_TEST_\w+", (ROOT / "tests/process.py").read_text())} == set()
 
@@ -231,7 +232,7 @@ def test_every_flag_of_a_command_is_in_its_entry(capsys: pytest.CaptureFixture[s
 def test_every_exit_code_has_an_entry() -> None:
     start = OPERATE.index("Exit codes:")
     codes = re.findall(r"^\| `(\d+)` \|", OPERATE[start:], re.MULTILINE)
-    assert codes == ["0", *map(str, (FAILED, WRONG, DAMAGED))]
+    assert codes == ["0", *map(str, (FAILED, WRONG, DAMAGED, REFUSED, UNREACHED, INTERRUPTED))]
 
 
 def test_every_log_event_has_an_entry() -> None:

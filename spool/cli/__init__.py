@@ -10,8 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from spool import __version__
-from spool.cli.command import FAILED, WRONG, fail
+from spool.cli.command import FAILED, INTERRUPTED, WRONG, fail
+from spool.cli.completion import add_completion
 from spool.cli.principals import add_limit, add_token
+from spool.cli.remote import add_get, add_login, add_put, add_rm
 from spool.cli.serving import add_config, add_serve
 from spool.cli.sharing import add_grant
 from spool.cli.storage import add_backup, add_fsck, add_gc, add_ls, add_reindex
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error), WRONG)
     except SpoolError as error:
         return fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has read enough
         sys.stdout = None  # or the interpreter fails again when it flushes
         return FAILED
@@ -40,12 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
     parser = argparse.ArgumentParser("spool", description="The landing zone for uploaded media.")
     parser.add_argument("--version", action="version", version=f"spool {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serve(commands.add_parser("serve", help="take uploads and serve files until SIGTERM"))
-    add_ls(commands.add_parser("ls", help="list files, newest first"))
+    add_ls(commands.add_parser("ls", help="list files of a directory or of a server, newest first"))
+    add_put(commands.add_parser("put", help="upload files to a server; run again, it goes on"))
+    add_get(commands.add_parser("get", help="download a file from a server; run again, it goes on"))
+    add_rm(commands.add_parser("rm", help="delete files of a server"))
+    add_login(commands.add_parser("login", help="remember a server and the token for it"))
     add_gc(commands.add_parser("gc", help="delete expired files and reclaim what crashes left behind"))
     add_fsck(commands.add_parser("fsck", help="check that every file is whole, and mend what can be"))
     add_backup(commands.add_parser("backup", help="make or renew a consistent copy, which is a spool itself"))
@@ -54,4 +63,5 @@ def _parser() -> argparse.ArgumentParser:
     add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
     add_grant(commands.add_parser("grant", help="let guests upload without a token"))
     add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
+    add_completion(commands.add_parser("completion", help="print the completion script for a shell"))
     return parser

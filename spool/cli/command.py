@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
+    from spool import client, model
     from spool.config import Config
     from spool.store import LocalStore, SqliteIndex
+
+    Listed = model.File | client.File
 
 FAILED: Final = 1
 """The command is right, but could not be carried out."""
@@ -24,6 +28,12 @@ WRONG: Final = 2
 """The command line or the configuration is wrong."""
 DAMAGED: Final = 3
 """A check found something wrong that is not repaired."""
+REFUSED: Final = 4
+"""A server refused what was asked of it."""
+UNREACHED: Final = 5
+"""No server answers, or none is able to."""
+INTERRUPTED: Final = 130
+"""By ctrl-C, as a shell says it."""
 _MOST: Final = 2**63 - 1
 
 
@@ -108,6 +118,18 @@ def load_config(arguments: argparse.Namespace) -> Config:
     }
     config, arguments.settings = load(arguments.config, flags)
     return config
+
+
+def show_row(file: Listed) -> str:
+    """One line for a person, of a file of either kind."""
+    return f"{file.created_at:%Y-%m-%dT%H:%M:%SZ}  {file.size:>14}  {file.id}  {file.media_type:<24}  {file.filename}"
+
+
+def show_json(file: Listed, *more: str) -> str:
+    """One line for a program; `more` are members that only one kind of file has."""
+    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata", "damage", *more)
+    times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
+    return json.dumps({name: getattr(file, name) for name in members} | times)
 
 
 def with_storage(

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spool.cli.command import DAMAGED, add_common, load_config, parse_count, parse_text, require_spool, with_storage
+from spool.cli.command import (
+    DAMAGED,
+    add_common,
+    load_config,
+    parse_count,
+    parse_text,
+    require_spool,
+    show_json,
+    show_row,
+    with_storage,
+)
+from spool.cli.remote import add_to, list_remote, names_server
 from spool.model import FileQuery
 
 if TYPE_CHECKING:
     import argparse
 
-    from spool.model import File
     from spool.store import LocalStore, SqliteIndex
 
 
 def add_ls(parser: argparse.ArgumentParser) -> None:
     """The arguments of `spool ls`."""
     add_common(parser, _ls)
+    add_to(parser)
     parser.add_argument("--q", metavar="TEXT", type=parse_text, help="only files whose name holds this text")
     parser.add_argument("--filename", metavar="GLOB", type=parse_text, help="only files whose name matches")
     parser.add_argument(
@@ -58,6 +68,8 @@ def add_reindex(parser: argparse.ArgumentParser) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
+    if names_server(arguments):
+        return list_remote(arguments)
     query = FileQuery(
         limit=1000,
         q=arguments.q,
@@ -71,33 +83,12 @@ def _ls(arguments: argparse.Namespace) -> int:
 
         left = arguments.limit
         async for file in catalog.Catalog(blobs, index, serve.now).walk(query):
-            print(_show_json(file) if arguments.json else _show_row(file))
+            print(show_json(file, "grant") if arguments.json else show_row(file))
             left = left and left - 1
             if left == 0:
                 break
 
     return with_storage(arguments, work)
-
-
-def _show_row(file: File) -> str:
-    return f"{file.created_at:%Y-%m-%dT%H:%M:%SZ}  {file.size:>14}  {file.id}  {file.media_type:<24}  {file.filename}"
-
-
-def _show_json(file: File) -> str:
-    members = (
-        "id",
-        "filename",
-        "size",
-        "media_type",
-        "declared_type",
-        "sha256",
-        "owner",
-        "metadata",
-        "damage",
-        "grant",
-    )
-    times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
-    return json.dumps({name: getattr(file, name) for name in members} | times)
 
 
 def _gc(arguments: argparse.Namespace) -> int:

@@ -66,6 +66,30 @@ async def test_name_in_the_address_is_for_people(spool: Spool, record: dict[str,
         assert answer.headers["Content-Disposition"] == 'attachment; filename="data.bin"'
 
 
+@pytest.mark.parametrize(
+    ("asked", "spans"),
+    [
+        (None, [(0, 102_400)]),
+        ("bytes=70000-", [(70_000, 102_400)]),
+        ("bytes=-1", [(102_399, 102_400)]),
+        ("bytes=90000-90009,0-70000", [(90_000, 90_010), (0, 70_001)]),
+    ],
+)
+async def test_large_file_is_sent_as_small_ones_are(
+    spool: Spool, asked: str | None, spans: list[tuple[int, int]]
+) -> None:
+    data = DATA * 100  # too large to be read in one go
+    record = await spool.stored("data.bin", data)
+    answer = await spool.media(record, **({"Range": asked} if asked else {}))
+    assert answer.status == (206 if asked else 200)
+    assert answer.headers["Content-Length"] == str(len(answer.body))
+    if len(spans) == 1:
+        assert answer.body == data[spans[0][0] : spans[0][1]]
+    else:
+        assert [part for part in (data[start:end] for start, end in spans) if part not in answer.body] == []
+        assert answer.headers["Content-Type"].startswith("multipart/byteranges")
+
+
 class TestRange:
     async def test_one_span_is_sent_by_itself(self, spool: Spool, record: dict[str, Any]) -> None:
         spans = {
@@ -376,7 +400,12 @@ class TestGone:
         assert (await spool.media(record, method=method)).status == 410
         assert (await spool.get(f"/files/{record['id']}")).json["damage"] == "digest"
 
-    async def test_blob_that_became_too_short_ends_the_connection(self, spool: Spool, record: dict[str, Any]) -> None:
+    async def test_small_blob_that_became_too_short_is_damaged(self, spool: Spool, record: dict[str, Any]) -> None:
+        os.truncate(spool.kept()[0], 100)
+        assert (await spool.media(record)).status == 410
+
+    async def test_blob_that_became_too_short_ends_the_connection(self, spool: Spool) -> None:
+        record = await spool.stored("data.bin", DATA * 100)
         os.truncate(spool.kept()[0], 100)
         get = f"GET /media/{record['id']}/x HTTP/1.1\r\nHost: localhost\r\n"
         answer = await spool.raw(f"{get}\r\n{get}Connection: close\r\n\r\n".encode())

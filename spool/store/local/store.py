@@ -94,6 +94,9 @@ class LocalStore:
             opening.add_done_callback(_close_unwanted)
             raise
 
+    async def read(self, key: Key) -> bytes:
+        return await _read_all(self._layout, key, executor=self._readers)
+
     def locate(self, key: Key) -> Path | None:
         return Path(key[:2], key)
 
@@ -284,6 +287,12 @@ def _take(wanted: Mapping[Key, int], source: Layout, target: Layout, *, link: bo
 def _open_to_read(layout: Layout, key: Key, blob: StagedBlob | None, *, staged: bool) -> BinaryIO:
     with translated():
         return os.fdopen(_read(layout, key, blob, staged=staged), "rb")
+
+
+@wrap
+def _read_all(layout: Layout, key: Key) -> bytes:
+    with translated(), os.fdopen(layout.read(key, staged=False), "rb") as blob:
+        return blob.read()
 
 
 def _close_unwanted(opening: asyncio.Future[BinaryIO]) -> None:

@@ -1,0 +1,229 @@
+"""What the commands do that talk to a server, with the client and what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import stat
+import sys
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from spool.cli.command import (
+    DAMAGED,
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    UNREACHED,
+    WRONG,
+    fail,
+    show_json,
+    show_row,
+)
+from spool.cli.report import Report, printable
+from spool.client import Busy, Changed, Client, Failure, Mismatch
+from spool.client.client import split_address
+from spool.client.problems import is_passing
+from spool.config import ClientSettings, ConfigError, client_settings, save_login
+from spool.errors import Forbidden, SpoolError, Unauthenticated
+from spool.units import URL
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import BinaryIO
+
+
+_READ: Final = 256 * 1024
+_CODES: Final = {Mismatch: DAMAGED, Busy: FAILED, Changed: FAILED, Failure: UNREACHED}
+_RESUMES: Final = "; run the same command again to go on"
+_TRIES: Final = 3
+"""For a question whose answer somebody waits for."""
+
+
+def put(arguments: argparse.Namespace) -> int:
+    """`spool put`."""
+
+    async def work(client: Client) -> int:
+        slots = asyncio.Semaphore(arguments.jobs)
+
+        async def one(name: str) -> int:
+            async with slots:
+                return await _attempt(report, name, lambda: _put(client, arguments, name, report))
+
+        with Report() as report:
+            return max(await asyncio.gather(*map(one, arguments.files)))
+
+    hint = "" if arguments.files == ["-"] else _RESUMES
+    return _run(client_settings(arguments.to), arguments.tries, work, hint)
+
+
+def get(arguments: argparse.Namespace) -> int:
+    """`spool get`."""
+    server, name = _address(arguments, arguments.id)
+
+    async def fetch(client: Client, report: Report) -> None:
+        with report.bar(arguments.output or name) as progress:
+            path = await client.get(name, arguments.output or ".", progress=progress)
+        report.line(printable(str(path)))
+
+    async def work(client: Client) -> int:
+        with Report() as report:
+            return await _attempt(report, arguments.output or arguments.id, lambda: fetch(client, report))
+
+    return _run(client_settings(server), arguments.tries, work, _RESUMES)
+
+
+def rm(arguments: argparse.Namespace) -> int:
+    """`spool rm`."""
+    addresses = [_address(arguments, text) for text in arguments.ids]
+
+    async def work(client: Client) -> int:
+        return max([await _attempt(Report(), name, partial(client.delete, name)) for _, name in addresses])
+
+    return _run(client_settings(next((server for server, _ in addresses if server), None)), arguments.tries, work)
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """`spool ls` of a server."""
+
+    async def show(client: Client) -> None:
+        left = arguments.limit
+        filters = {name: getattr(arguments, name) for name in ("q", "filename", "media_type", "grant")}
+        async for file in client.list(**filters):
+            print(show_json(file, "url", "content_url") if arguments.json else printable(show_row(file)))
+            left = left and left - 1
+            if left == 0:
+                break
+
+    async def work(client: Client) -> int:
+        return await _attempt(Report(), "", lambda: show(client))
+
+    return _run(client_settings(arguments.to), _TRIES, work)
+
+
+def login(arguments: argparse.Namespace) -> int:
+    """`spool login`: nothing is kept unless the server knows the token."""
+    settings = client_settings(arguments.url)
+    token = getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
+    token = token.strip()
+
+    async def check(client: Client) -> None:
+        try:
+            async for _ in client.list():
+                break
+        except Forbidden:  # it is a token of this server, which may do something else
+            pass
+        print(f"{settings.url} is remembered in {await asyncio.to_thread(save_login, settings.url, token)}")
+
+    async def work(client: Client) -> int:
+        return await _attempt(Report(), settings.url, lambda: check(client))
+
+    return _run(replace(settings, token=token or None), _TRIES, work)
+
+
+def _run(settings: ClientSettings, tries: int, work: Callable[[Client], Awaitable[int]], hint: str = "") -> int:
+    """The exit code of `work` with a client. Raises ConfigError if no server is named."""
+    if not settings.url:
+        raise ConfigError("no server is named: give --to URL, set SPOOL_URL, or run `spool login URL` once")
+    try:
+        client = Client(settings.url, settings.token, state=settings.state, tries=tries)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+    async def run() -> int:
+        async with client:
+            return await work(client)
+
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        return fail(f"interrupted{hint}", INTERRUPTED)
+
+
+async def _attempt(report: Report, what: str, action: Callable[[], Awaitable[None]]) -> int:
+    """Does it; an error becomes a line that begins with `what`, and an exit code."""
+    try:
+        await action()
+    except BrokenPipeError:
+        raise
+    except (SpoolError, Failure, OSError, ValueError) as error:
+        message, code = _explain(error, what)
+        report.complain(f"{what}: {message}" if what else message)
+        return code
+    return 0
+
+
+def _explain(error: Exception, what: str) -> tuple[str, int]:
+    if isinstance(error, SpoolError):
+        advice = "; give the token to `spool login`, or in SPOOL_TOKEN" if isinstance(error, Unauthenticated) else ""
+        detail = error.detail.removesuffix(".")
+        return f"{detail} ({error.slug}){advice}", UNREACHED if is_passing(error) else REFUSED
+    if isinstance(error, FileExistsError):
+        return f"{error.filename} exists; name another file with -o", FAILED
+    if isinstance(error, OSError):
+        where = "" if error.filename in (None, what) else f"{error.filename}: "
+        return f"{where}{error.strerror}", FAILED
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), WRONG)
+    return str(error), code
+
+
+def _address(arguments: argparse.Namespace, text: str) -> tuple[str | None, str]:
+    """The server, if the command line names one, and the id there, or an address that is none of a record.
+
+    `--to` goes before the server in an address, which may know itself by a name that is not reached from here.
+    """
+    server, name = split_address(text) or (None, text)
+    if server is None and "://" in text:
+        server = URL.parse("://".join(urlsplit(text)[:2]))
+    return arguments.to or server, name
+
+
+async def _put(client: Client, arguments: argparse.Namespace, name: str, report: Report) -> None:
+    metadata = defaultdict(list)
+    for key, value in arguments.meta:
+        metadata[key].append(value)
+    with ExitStack() as opened:
+        file = opened.enter_context(await asyncio.to_thread(_open, name))
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        progress = opened.enter_context(report.bar(name))
+        stored = await client.put(
+            file if regular else _read(file.fileno()),
+            filename=arguments.name or ("" if name == "-" else Path(name).name),
+            metadata=metadata,
+            expires=arguments.expires,
+            progress=progress,
+        )
+    as_text = f"{stored.url}  {printable(stored.filename)}"
+    report.line(show_json(stored, "url", "content_url") if arguments.json else as_text)
+
+
+def _open(name: str) -> BinaryIO:
+    return sys.stdin.buffer if name == "-" else Path(name).open("rb", buffering=0)
+
+
+async def _read(descriptor: int) -> AsyncIterator[bytes]:
+    """What comes through a pipe or a terminal. Unlike a thread that waits for it, this can be interrupted."""
+    while await _readable(descriptor) and (piece := os.read(descriptor, _READ)):
+        yield piece
+
+
+async def _readable(descriptor: int) -> bool:
+    """Returns, always true, once a read would not wait."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(descriptor, ready.set)
+    except PermissionError:  # a device for which nobody ever has to wait
+        return True
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return True
