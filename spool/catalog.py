@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import BinaryIO
 
-    from spool.model import File, FileId, FileQuery, Page
+    from spool.model import By, File, FileId, FileQuery, Page
     from spool.ports import Clock, Files, LabelledStore
 
 _log = logging.getLogger(__name__)
@@ -82,18 +82,18 @@ class Catalog:
             raise Damaged("the bytes of this file are not as many as there were", damage="size")
         return body
 
-    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+    async def annotate(self, id: FileId, edit: Callable[[File], File], by: By | None) -> File:
         """See `ports.Files.annotate`."""
-        file = await self._files.annotate(id, lambda file: edit(self._living(file)))
+        file = await self._files.annotate(id, lambda file: edit(self._living(file)), by)
         await self._label(file, to_label(file).text)
         return file
 
-    async def delete(self, id: FileId) -> File:
-        """The file is gone, durably; returns what it was. Raises NotFound.
+    async def delete(self, id: FileId, by: By | None) -> File:
+        """The file is gone, durably; returns what it was. `by` is None if its time had come. Raises NotFound.
 
         The row goes first: if the bytes stay behind for any reason, the sweep takes them.
         """
-        file = await self._files.remove(id)
+        file = await self._files.remove(id, by)
         if file.inline:
             return file
         # Nobody can begin to share a blob that no record names, so that asking afterwards leaves no race.

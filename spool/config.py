@@ -61,6 +61,7 @@ class Server:
     trusted_proxies: tuple[Network, ...] = _key(NETWORKS, [])
     cors_origins: tuple[str, ...] = _key(LIST, [])
     interim_responses: bool = _key(SWITCH, "true")
+    metrics: str = _key(choice("token", "public"), "token")
     shutdown_grace: timedelta = _key(DURATION, "30s")
 
 
@@ -73,6 +74,7 @@ class Storage:
     inline_max: int = _key(SIZE, 0)
     sweep_interval: timedelta = _key(DURATION, "10m")
     scrub_interval: timedelta = _key(INTERVAL, "30d")
+    audit_ttl: timedelta = _key(LIFETIME, "365d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Log:
 
     format: str = _key(choice("text", "json"), "text")
     level: str = _key(choice("debug", "info", "warning", "error"), "info")
+    access: bool = _key(SWITCH, "true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,29 @@ class ClientSettings:
     token: str | None
     state: Path
     """Where unfinished uploads are remembered."""
+
+
+class Supervision(NamedTuple):
+    """What a service manager such as systemd has told the process that it started."""
+
+    notify_socket: str = ""
+    """Where it wants to be told how the service is; "" if nowhere."""
+    sockets: int = 0
+    """Listening sockets that it has handed over."""
+    watchdog: float = 0
+    """Seconds within which it wants to hear that the service is not stuck; 0 if never."""
+
+
+def supervision(environ: Mapping[str, str] = os.environ) -> Supervision:
+    """What this very process was told; what another one was told, and left in the environment, does not count."""
+    own = str(os.getpid())
+    sockets = environ.get("LISTEN_FDS", "") if environ.get("LISTEN_PID") == own else ""
+    watchdog = environ.get("WATCHDOG_USEC", "") if environ.get("WATCHDOG_PID", own) == own else ""
+    return Supervision(environ.get("NOTIFY_SOCKET", ""), _to_number(sockets), _to_number(watchdog) / 1_000_000)
+
+
+def _to_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 class _Given(NamedTuple):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from spool.errors import Gone, NotFound, PassphraseRequired, RateLimited
+from spool.errors import Gone, NotFound, PassphraseRequired, RateLimited, SpoolError
 from spool.model import Allowance, Principal
 from spool.policy import MAX_PASSPHRASE, require_grant
 from spool.tokens import hash_secret, is_passphrase
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from spool.sharing import Grants
 
     Interrupt = Callable[[Exception], None]
+
+_log = logging.getLogger(__name__)
 
 GUESSES: Final = 10
 """Pass phrases that are looked at in a minute, for one grant; the one that was right is known again without a look."""
@@ -105,6 +108,15 @@ class Guests:
             if ending is not None:
                 for interrupt in [interrupt for other, interrupt in self._running if other == id]:
                     interrupt(ending)
+
+    async def watch(self) -> None:
+        """Enforces every second: a grant may expire, or be revoked by another process, while uploads run by it."""
+        while True:
+            await asyncio.sleep(1)
+            try:
+                await self.enforce()
+            except SpoolError as error:  # no commit gets past the index, which is asked again
+                _log.warning("guests.unchecked", {"reason": str(error)})
 
     async def _ending(self, id: GrantId) -> Gone | None:
         try:

@@ -13,10 +13,12 @@ import logging
 import secrets
 from dataclasses import replace
 from itertools import starmap
+from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.errors import BeyondGrant, DigestMismatch, Gone, SpoolError
 from spool.labels import to_label
+from spool.metrics import Metrics
 from spool.model import File, FileId, Key, Staged, Upload, UploadId
 from spool.policy import file_too_large
 from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of
@@ -53,8 +55,13 @@ class Ingest:
         clock: Clock,
         dedupe: bool = True,
         inline_max: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
-        """With `dedupe`, files with equal bytes share a blob. The index keeps those of up to `inline_max` bytes."""
+        """With `dedupe`, files with equal bytes share a blob. The index keeps those of up to `inline_max` bytes.
+
+        Durations are counted in `metrics`.
+        """
+        self.metrics = metrics or Metrics()
         self._inline_max = inline_max
         self._dedupe = dedupe
         self._blobs = blobs
@@ -71,6 +78,11 @@ class Ingest:
         """Keys of blobs that are on their way: from before their first byte until after their row."""
         return frozenset(self._active)
 
+    @property
+    def running(self) -> int:
+        """Uploads that run."""
+        return self._admission.running
+
     async def receive(
         self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Reservation
     ) -> Upload:
@@ -81,7 +93,7 @@ class Ingest:
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
         leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
         """
-        now, policy = self._clock(), self._policy.under(who.grant)
+        start, now, policy = monotonic(), self._clock(), self._policy.under(who.grant)
         terms = policy.admit(intent, now)
         id = UploadId(secrets.token_hex(16))  # noqa: A001  # `id` is the word of the design
         key = new_key(now, id)
@@ -92,6 +104,7 @@ class Ingest:
         except BaseException:
             await self._drop([key])
             raise
+        self.metrics.stage.observe(monotonic() - start)
         return Upload(id, key, who.name, intent, terms, *arrival, grant=who.grant_id)
 
     async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Reservation:
@@ -124,7 +137,7 @@ class Ingest:
     ) -> tuple[Staged, dict[str, bytes]]:
         writer = await self._blobs.writer(key)
         try:
-            stage = Stage(writer, hashes)
+            stage = Stage(writer, hashes, self.metrics.sync.observe)
             async for batch in source:
                 await reservation.take(size_of(batch))
                 await stage.write(batch)
@@ -151,28 +164,32 @@ class Ingest:
         so much, comes by the uploads' grant any more; then nothing is left of them. After StorageFull or Unavailable
         whether the files are there is unknown. The uploads are used up in every case.
         """
-        keys = [upload.key for upload in uploads]
+        start, keys = monotonic(), [upload.key for upload in uploads]
         try:
             await self._publish(uploads)
         except BaseException:
             await self._drop(keys)
             raise
         try:
-            return await self._record(uploads, answer=answer)
+            files = await self._record(uploads, answer=answer)
         except (Gone, BeyondGrant):  # certainly no file; it would otherwise lie there until the next sweep
             await self._drop(keys)
             raise
         finally:
             self._active.difference_update(keys)
+        self.metrics.commit.observe(monotonic() - start)
+        return files
 
     async def finish(self, upload: Upload, row: Resumable) -> File:
         """The resumable upload is a file, and its row says so. Raises as `commit` does, but keeps the staged bytes."""
+        start = monotonic()
         self._active.add(upload.key)
         try:
             await self._publish([upload])
             (file,) = await self._record([upload], row=row)
         finally:
             self._active.discard(upload.key)
+        self.metrics.commit.observe(monotonic() - start)
         return file
 
     async def _publish(self, uploads: Sequence[Upload]) -> None:

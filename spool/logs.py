@@ -11,9 +11,17 @@ import json
 import logging
 import sys
 import unicodedata
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+"""Of the request on whose behalf the program runs here; each line that is logged meanwhile carries it."""
+
+_ENCODE: Final = json.JSONEncoder(default=str).encode
 _UNSAFE: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -21,7 +29,7 @@ class TextFormatter(logging.Formatter):
     """`2026-11-25T10:00:00.123Z INFO upload.committed id=... size=...`; values of more than a word are quoted."""
 
     def format(self, record: logging.LogRecord) -> str:  # noqa: D102
-        pairs = "".join(f" {key}={_quote(value)}" for key, value in _fields(record).items())
+        pairs = show_pairs(_fields(record))
         return f"{_time(record)} {record.levelname} {_name(record)}{pairs}{_traceback(self, record)}"
 
 
@@ -32,7 +40,7 @@ class JsonFormatter(logging.Formatter):
         event = {"time": _time(record), "level": record.levelname.lower(), "event": _name(record), **_fields(record)}
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str)
+        return _ENCODE(event)
 
 
 def configure(form: str, level: str) -> None:
@@ -45,7 +53,10 @@ def configure(form: str, level: str) -> None:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return dict(record.args) if isinstance(record.args, dict) else {}
+    fields = dict(record.args) if isinstance(record.args, dict) else {}
+    if (name := REQUEST_ID.get()) is not None:
+        fields.setdefault("request_id", name)
+    return fields
 
 
 def _name(record: logging.LogRecord) -> str:
@@ -62,9 +73,16 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "".join(f"\n    {escape(line)}" for line in lines)
 
 
+def show_pairs(fields: Mapping[str, object]) -> str:
+    """` key=value` for each; no value can pass for another one, start a line or act on a terminal."""
+    return "".join(f" {key}={_quote(value)}" for key, value in fields.items())
+
+
 def _quote(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else escape(str(value))
-    return text if text and not set(text) & set(' "=') else '"' + text.replace('"', '\\"') + '"'
+    if text and " " not in text and "=" not in text and '"' not in text:
+        return text
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def escape(text: str) -> str:

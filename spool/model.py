@@ -32,6 +32,11 @@ no record names; what is no blob; an upload that misses staged bytes."""
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
+Act = Literal["file.changed", "file.deleted", "token.created", "token.revoked", "limit.set", "limit.cleared"]
+"""What the audit log tells of. That a file was stored its record tells, and what was done by rule the log."""
+Via = Literal["http", "command", "server"]
+"""By a request, by a command on the machine, or by the server itself."""
+
 T = TypeVar("T")
 
 
@@ -138,9 +143,8 @@ class File:
     grant: GrantId | None = None
     """By which a guest brought it; the grant itself may be gone."""
     delete_hash: str | None = None
-    """Of the secret by which the guest who brought it may delete it."""
     delete_secret: str | None = field(default=None, repr=False, compare=False)
-    """That secret, within the request that stored the file; it is recorded nowhere."""
+    """By which the guest who brought it may delete it; known in the request that stored it, and recorded nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,6 @@ class FileQuery:
     until: datetime | None = None
     """Created before."""
     grant: GrantId | None = None
-    """Came by this grant."""
     sort: Sort = "created_at"
     descending: bool = True
 
@@ -229,6 +232,21 @@ class Usage:
     size: int
     uploads: int = 0
     """Resumable uploads that are not finished: files that are to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all principals together keep in the spool."""
+
+    files: int
+    size: int
+    """As the quotas count it: equal files each, and uploads that are not finished with their length."""
+    damaged: int
+    """Files whose bytes a check found damaged."""
+    uploads: int
+    """Resumable uploads that are not finished."""
+    staged: int
+    """Bytes of these that are here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +281,33 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
+class By:
+    """Who does something."""
+
+    who: str
+    """A principal; for a command, the user of the machine."""
+    via: Via
+    at: datetime
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that was done."""
+
+    number: int
+    """Higher than that of every earlier entry."""
+    at: datetime
+    who: str
+    via: Via
+    request_id: str | None
+    act: Act
+    subject: str
+    """The id of the file or token, or the name of the principal."""
+    detail: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """How many requests a principal has sent in the minute that began at `since`."""
 
@@ -273,10 +318,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave for guests, who have no token, to upload in its owner's name, within bounds.
-
-    Its secret is known to whoever was given the address; the index keeps its hash.
-    """
+    """Leave for guests, who have no token, to upload in its owner's name. The index keeps the hash of its secret."""
 
     id: GrantId
     owner: str
@@ -296,11 +338,9 @@ class Grant:
     """What `tokens.hash_passphrase` made of the pass phrase that guests must know; None if there is none."""
     revoked_at: datetime | None = None
     files: int = 0
-    """That came by it."""
     size: int = 0
-    """Bytes that came by it."""
+    """Of what came by it."""
     override: Override | None = None
-    """What is set for its owner."""
 
     @property
     def allowance(self) -> Allowance:
@@ -322,9 +362,8 @@ class Link:
     """How often the whole file is given out; None is without limit, and then nothing is counted."""
     revoked_at: datetime | None = None
     downloads: int = 0
-    """That were given out, or are being."""
     given: int = 0
-    """Bytes that were given out, or are being."""
+    """Bytes that were given out, or are being, as the downloads were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +375,6 @@ class Principal:
     scopes: frozenset[str]
     allowance: Allowance = Allowance()
     grant: Grant | None = None
-    """By which a guest comes."""
 
     @property
     def account(self) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from spool.model import File, Grant, Intent, Link, Principal
 
-SCOPES: Final = ("upload", "read", "delete", "grant", "admin")
+SCOPES: Final = ("upload", "read", "delete", "grant", "metrics", "admin")
 """What a token can allow. `admin` allows everything."""
 GRANT_LASTS: Final = timedelta(days=7)
 """How long a grant, or a link, works where nothing else is said."""

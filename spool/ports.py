@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from spool.model import (
         Answer,
+        By,
         Damage,
+        Entry,
         File,
         FileId,
         FileQuery,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         Staged,
         Token,
         TokenId,
+        Totals,
         UploadId,
         Usage,
         Window,
@@ -195,13 +198,13 @@ class Files(Protocol):
         not full, or empty, and still have a `next`. Raises BadRequest for a cursor that this query did not give.
         """
 
-    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+    async def annotate(self, id: FileId, edit: Callable[[File], File], by: By | None = None) -> File:
         """The record is `edit` of itself; returns it. Concurrent edits happen one after the other. Raises NotFound.
 
         `edit` may change filename, metadata and expires_at. What it raises, annotate raises, and nothing has changed.
         """
 
-    async def remove(self, id: FileId) -> File:
+    async def remove(self, id: FileId, by: By | None = None) -> File:
         """The record is gone; returns what it was. Its blob is the caller's to delete. Raises NotFound."""
 
     async def expired(self, now: datetime, limit: int) -> Sequence[File]:
@@ -230,6 +233,9 @@ class Inventory(Protocol):
 
     async def uploads(self, after: UploadId | None, limit: int) -> Sequence[Resumable]:
         """At most `limit` uploads that are not finished, ordered by id, from the one after `after` on."""
+
+    async def totals(self) -> Totals:
+        """Of all that there is, at a cost that grows with principals and unfinished uploads, not with files."""
 
     async def mark(self, key: Key, damage: Damage | None) -> Sequence[File]:
         """The files that share this blob are known to be damaged, or sound; returns those of which that is new."""
@@ -298,7 +304,7 @@ class Answers(Protocol):
 class Tokens(Protocol):
     """Who may ask for what."""
 
-    async def add_token(self, token: Token, secret_hash: str) -> None:
+    async def add_token(self, token: Token, secret_hash: str, by: By | None = None) -> None:
         """The token is known, under the hex SHA-256 of its secret."""
 
     async def token(self, secret_hash: str) -> Token | None:
@@ -307,7 +313,7 @@ class Tokens(Protocol):
     async def tokens(self) -> Sequence[Token]:
         """All tokens, oldest first, without overrides."""
 
-    async def revoke(self, id: TokenId) -> None:
+    async def revoke(self, id: TokenId, by: By | None = None) -> None:
         """The token is no longer known. Raises NotFound."""
 
     async def has_tokens(self) -> bool:
@@ -326,10 +332,10 @@ class Allowances(Protocol):
     async def overrides(self) -> Sequence[Override]:
         """All that is set, by owner."""
 
-    async def set_override(self, override: Override) -> None:
+    async def set_override(self, override: Override, by: By | None = None) -> None:
         """This is set for its owner. Where it says None, what was set stays."""
 
-    async def clear_override(self, owner: str) -> None:
+    async def clear_override(self, owner: str, by: By | None = None) -> None:
         """Nothing is set for `owner`. Raises NotFound if nothing was."""
 
     async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
@@ -339,8 +345,21 @@ class Allowances(Protocol):
         """All that are recorded, one for each owner at most, in no order."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Grants, Links, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the eight."""
+class Audit(Protocol):
+    """Who did what. A verb of the index that is told by whom has its entry in the same transaction, or no effect.
+
+    Entries are added at the end, and never changed.
+    """
+
+    async def audited(self, since: datetime, after: int, limit: int) -> Sequence[Entry]:
+        """At most `limit` entries made at or after `since`, in the order of their numbers, from above `after` on."""
+
+    async def forget_audited(self, before: datetime | None, most: int) -> int:
+        """Of the 10,000 oldest entries, those made before `before`, or behind the latest `most`, are gone; how many."""
+
+
+class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Audit, Grants, Links, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the nine."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

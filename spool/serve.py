@@ -19,14 +19,16 @@ from aiohttp import web
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_parser import HttpRequestParserPy
 
-from spool import __version__
+from spool import __version__, systemd
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
+from spool.config import supervision
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.guests import Guests
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
-from spool.model import Allowance
+from spool.metrics import Metrics
+from spool.model import Allowance, By
 from spool.policy import Policy
 from spool.rates import Rates
 from spool.resumption import Resumption
@@ -38,13 +40,14 @@ from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
-from spool.work import expiry, gc, resumables, scrub, sharing
+from spool.work import audit, expiry, gc, resumables, scrub, sharing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+    from socket import socket
 
-    from spool.config import Config
+    from spool.config import Config, Supervision
     from spool.model import Key
     from spool.ports import Index, LabelledStore
     from spool.store import LocalStore, SqliteIndex
@@ -125,6 +128,7 @@ def _make_ingest(
         clock=now,
         dedupe=config.storage.dedupe,
         inline_max=config.storage.inline_max,
+        metrics=Metrics(),
     )
 
 
@@ -136,8 +140,10 @@ def _make_resumption(
     )
 
 
-async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer) -> Site:
-    """Everything the handlers work with."""
+async def make_site(
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, sockets: Sequence[socket] = ()
+) -> Site:
+    """Everything the handlers work with. The server listens on `sockets`, or as it is configured."""
     limits, server = config.limits, config.server
     policy = Policy(
         limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
@@ -165,8 +171,11 @@ async def make_site(config: Config, blobs: LocalStore, index: SqliteIndex, sniff
         guests=Guests(index, rates, now, allowance),
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
-        open_to_machine=_only_this_machine(config),
+        open_to_machine=_only_this_machine(config, sockets),
         traffic=Traffic(),
+        metrics=ingest.metrics,
+        metrics_public=server.metrics == "public",
+        queues={"publish": lambda: blobs.queued, "index": lambda: index.queued},
         readiness=Readiness(lambda: _probe(blobs, index, limits.min_free_space)),
     )
 
@@ -190,6 +199,8 @@ async def run(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    told = supervision()
+    sockets = systemd.inherited(told)
     _require_compiled_parser()
     raise_descriptor_limit()
     _keep_freed_memory()
@@ -197,10 +208,10 @@ async def run(config: Config) -> None:
     async with open_storage(config) as (blobs, index):
         if not blobs.lock():
             raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
-        site = await make_site(config, blobs, index, sniffer)
+        site = await make_site(config, blobs, index, sniffer, sockets)
         if not site.open_to_machine:
             await _make_first_token(index)
-        await _serve(config, site, stop)
+        await _serve(config, site, stop, told, sockets)
     sniffer.close()
     _log.info("server.stopped")
 
@@ -211,8 +222,8 @@ def _require_compiled_parser() -> None:
         raise Unavailable("aiohttp runs without its compiled parser: unset AIOHTTP_NO_EXTENSIONS, or install its wheel")
 
 
-async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
-    crowd, most = _make_crowd(config.limits.max_connections)
+async def _serve(config: Config, site: Site, stop: asyncio.Event, told: Supervision, sockets: Sequence[socket]) -> None:
+    crowd, most = _make_crowd(config.limits.max_connections, site.metrics)
     runner = Runner(
         make_application(site, config.server.cors_origins),
         config.limits,
@@ -223,20 +234,23 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
         lingering_time=_LINGER,
         shutdown_timeout=1,
         access_log_class=access_log(site.addresses),
-        access_log=logging.getLogger("spool.access"),
+        access_log=logging.getLogger("spool.access") if config.log.access else None,
         max_field_size=_MAX_FIELD,
     )
     await runner.setup()
     sweeper = aiojobs.Scheduler()
     try:
-        await _listen(config, runner)
+        await _listen(config, runner, sockets)
         _log_start(config, runner, most)
-        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval))
-        await sweeper.spawn(_keep_rates(site.rates))
-        await sweeper.spawn(_end_guests(site.guests))
+        systemd.tell(told, "READY=1")
+        await sweeper.spawn(systemd.beat_for_ever(told))
+        await sweeper.spawn(_sweep_for_ever(site, config.storage.sweep_interval, config.storage.audit_ttl))
+        await sweeper.spawn(site.rates.keep_saving())
+        await sweeper.spawn(site.guests.watch())
         if config.storage.scrub_interval:
             await sweeper.spawn(_scrub_for_ever(site, config.storage.scrub_interval))
         await stop.wait()
+        systemd.tell(told, "STOPPING=1")
         _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
         # first of all drain: aiohttp's own clean-up would throw away what clients still send
         for listener in runner.sites:
@@ -246,24 +260,28 @@ async def _serve(config: Config, site: Site, stop: asyncio.Event) -> None:
     finally:
         await sweeper.close()
         await runner.cleanup()
-        await _save_rates(site.rates)
+        await site.rates.save_if_possible()
 
 
-async def _listen(config: Config, runner: Runner) -> None:
+async def _listen(config: Config, runner: Runner, sockets: Sequence[socket]) -> None:
     server = config.server
     try:
-        if server.unix:
-            site: web.BaseSite = web.UnixSite(runner, server.unix, backlog=_ACCEPTS)
-            await site.start()
-            os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
+        if sockets:
+            sites: list[web.BaseSite] = [web.SockSite(runner, given, backlog=_ACCEPTS) for given in sockets]
+        elif server.unix:
+            sites = [web.UnixSite(runner, server.unix, backlog=_ACCEPTS)]
         else:
-            site = web.TCPSite(runner, server.host, server.port, backlog=_ACCEPTS)
+            sites = [web.TCPSite(runner, server.host, server.port, backlog=_ACCEPTS)]
+        for site in sites:
             await site.start()
+        if server.unix and not sockets:
+            os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
     except OSError as error:
         where = server.unix or f"{server.host}:{server.port}"
         reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
         raise Busy(f"cannot listen on {where}: {reason}") from error
-    for listener in site._server.sockets:  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
+    listening = [each for site in sites for each in site._server.sockets]  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
+    for listener in listening:
         with listener.dup() as kernels:
             kernels.listen(_BACKLOG)  # asyncio takes one number for both
 
@@ -283,11 +301,13 @@ def _show_address(address: tuple[str, int] | str) -> str:
     return f"http://{host}:{address[1]}"
 
 
-def _only_this_machine(config: Config) -> bool:
+def _only_this_machine(config: Config, sockets: Sequence[socket]) -> bool:
     """Whether nobody else can connect: a proxy that is configured speaks for others."""
     server = config.server
     if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
         return False
+    if sockets:
+        return systemd.only_this_machine(sockets)
     host = server.host
     if server.unix or host == "localhost":
         return True
@@ -301,11 +321,11 @@ async def _make_first_token(index: SqliteIndex) -> None:
     if await index.has_tokens():
         return
     token, secret = new_token("admin", ["admin"], now(), None)
-    await index.add_token(token, hash_secret(secret))
+    await index.add_token(token, hash_secret(secret), By("server", "server", now()))
     print(f"admin token, shown only now: {secret}", flush=True)  # noqa: T201  # not a log: logs are kept
 
 
-def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
+def _make_crowd(max_connections: int, metrics: Metrics) -> tuple[Crowd, int]:
     """Who tells when there are too many connections, and how many that are; to be called when all else is open.
 
     A connection may need a second descriptor, for the blob that it writes or reads. Raises Unavailable.
@@ -315,7 +335,7 @@ def _make_crowd(max_connections: int) -> tuple[Crowd, int]:
     most = min(max_connections, (limit - at_rest - _RESERVE) // 2)
     if most < 1:
         raise Unavailable(f"the hard limit of {limit} open files leaves none for connections: raise it (ulimit -Hn)")
-    return Crowd(most, limit - _RESERVE), most
+    return Crowd(most, limit - _RESERVE, metrics), most
 
 
 def raise_descriptor_limit() -> None:
@@ -331,49 +351,31 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
 
 
-async def _sweep_for_ever(site: Site, interval: timedelta) -> None:
+async def _sweep_for_ever(site: Site, interval: timedelta, audit_ttl: timedelta) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, now)
-            await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
+            swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER)
+            site.metrics.swept(*swept, now().timestamp())
+            await audit.run_once(site.index, now, audit_ttl)
         except SpoolError as error:
+            site.metrics.sweeps["failed",] += 1
             _log.warning("sweep.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a sweep that fails must not be the last one
+            site.metrics.sweeps["failed",] += 1
             _log.exception("sweep.failed")
         await asyncio.sleep(interval.total_seconds())
-
-
-async def _keep_rates(rates: Rates) -> None:
-    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
-    while True:
-        await asyncio.sleep(1)
-        await _save_rates(rates)
-
-
-async def _save_rates(rates: Rates) -> None:
-    try:
-        await rates.save()
-    except SpoolError as error:
-        _log.warning("rates.unsaved", {"reason": str(error)})
-
-
-async def _end_guests(guests: Guests) -> None:
-    """A grant may expire, or be revoked by another process, while uploads run that came by it."""
-    while True:
-        await asyncio.sleep(1)
-        try:
-            await guests.enforce()
-        except SpoolError as error:  # no commit gets past the index, which is asked again
-            _log.warning("guests.unchecked", {"reason": str(error)})
 
 
 async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
-            await scrub.run_once(site.blobs, site.index, now, interval)
+            await scrub.run_once(site.blobs, site.index, now, interval, site.metrics)
         except SpoolError as error:
+            site.metrics.scrub_failures += 1
             _log.warning("scrub.failed", {"reason": str(error)})
         except Exception:  # noqa: BLE001  # a run that fails must not be the last one
+            site.metrics.scrub_failures += 1
             _log.exception("scrub.failed")
         await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
 
@@ -386,10 +388,7 @@ async def sweep_beside(blobs: LocalStore, index: SqliteIndex) -> tuple[int, int]
 async def sweep(
     blobs: LabelledStore, index: Index, active: Callable[[], frozenset[Key]], before: datetime
 ) -> tuple[int, int]:
-    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each.
-
-    Grants and links that ended long ago are forgotten, too.
-    """
+    """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
     expired = await expiry.run_once(Catalog(blobs, index, now), index, now)
     reclaimed = await gc.run_once(blobs, index, active, before)
     await sharing.run_once(index, now)

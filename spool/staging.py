@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from spool.model import Key
@@ -56,9 +57,11 @@ def digests(hashes: Hashes, body: bytes) -> dict[str, bytes]:
 class Stage:
     """Hashes and writes one upload's batches, each while the next one arrives."""
 
-    def __init__(self, writer: BlobWriter, hashes: Hashes) -> None:
+    def __init__(self, writer: BlobWriter, hashes: Hashes, synced: Callable[[float], None] = lambda _: None) -> None:
+        """`synced` is told how many seconds each sync took."""
         self._writer = writer
         self._hashes = hashes
+        self._synced = synced
 
     async def write(self, batch: Sequence[bytes]) -> None:
         """The batch is being hashed and written."""
@@ -66,7 +69,9 @@ class Stage:
 
     async def finish(self) -> tuple[Staged, dict[str, bytes]]:
         """What is staged, durably, and its digests. More may be written afterwards."""
+        start = monotonic()
         staged = await self._writer.sync()
+        self._synced(monotonic() - start)
         return staged, {name: hash_.digest() for name, hash_ in self._hashes.items()}
 
     def _hash(self, chunk: bytes) -> None:

@@ -142,7 +142,7 @@ class Turn:
         self._hashes = self._keeper.hashes_at(self.upload)
         checked = {f"body {name}": hash_ for name, hash_ in _body_hashes(verification).items()}
         self._writer = await self._keeper.blobs.writer(self.upload.key, self.upload.staged)
-        self._stage = Stage(self._writer, {**self._hashes, **checked})
+        self._stage = Stage(self._writer, {**self._hashes, **checked}, self._keeper.ingest.metrics.sync.observe)
 
     async def _stream(
         self,
@@ -219,7 +219,7 @@ class Turn:
             for part in parts:
                 await self._keeper.uploads.upload(part.id)  # raises NotFound, if that is why
             raise
-        self._stage = Stage(self._writer, {})
+        self._stage = Stage(self._writer, {}, self._keeper.ingest.metrics.sync.observe)
         self._whole = True
 
     async def save(self) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("model", "errors", "units"),
     ("sharing",),
-    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging"),
+    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics", "systemd"),
     ("admission", "idempotency", "ingest", "catalog", "sniff", "turn", "rates", "guests"),
     ("resumption",),
     ("web", "work"),
@@ -43,6 +43,7 @@ DOORS = {
     "pylibmagic": ("sniff.py",),
     "http_sf": ("protocol/",),
     "sqlite3": ("store/",),
+    "prometheus_client": ("web/metrics.py",),
     "rich": ("cli/report.py",),
     "shtab": ("cli/completion.py",),
 }

@@ -145,7 +145,7 @@ async def test_page_of_expired_files_is_empty_and_has_a_next(catalog: Catalog, i
 
 async def test_record_is_changed(catalog: Catalog, index: SqliteIndex) -> None:
     await index.finish([stored("a")])
-    changed = await catalog.annotate(stored("a").id, lambda file: replace(file, filename="b.jpg"))
+    changed = await catalog.annotate(stored("a").id, lambda file: replace(file, filename="b.jpg"), None)
     assert changed.filename == "b.jpg"
     assert await catalog.file(stored("a").id) == changed
 
@@ -153,23 +153,23 @@ async def test_record_is_changed(catalog: Catalog, index: SqliteIndex) -> None:
 async def test_record_of_an_expired_file_cannot_be_changed(catalog: Catalog, index: SqliteIndex) -> None:
     await index.finish([stored("a", expires_at=NOON)])
     with pytest.raises(NotFound):
-        await catalog.annotate(stored("a").id, lambda file: replace(file, expires_at=None))
+        await catalog.annotate(stored("a").id, lambda file: replace(file, expires_at=None), None)
     assert (await index.file(stored("a").id)).expires_at == NOON
 
 
 async def test_deleted_file_is_gone_with_its_bytes(catalog: Catalog, index: SqliteIndex, blobs: LocalStore) -> None:
     await put(blobs, stored("a").key)
     await index.finish([stored("a")])
-    assert await catalog.delete(stored("a").id) == stored("a")
+    assert await catalog.delete(stored("a").id, None) == stored("a")
     assert await names(catalog) == []
     assert await keys(blobs) == {}
 
 
 async def test_file_can_be_deleted_once(catalog: Catalog, index: SqliteIndex) -> None:
     await index.finish([stored("a")])
-    await catalog.delete(stored("a").id)
+    await catalog.delete(stored("a").id, None)
     with pytest.raises(NotFound):
-        await catalog.delete(stored("a").id)
+        await catalog.delete(stored("a").id, None)
 
 
 async def test_file_is_gone_though_its_bytes_stay_behind(blobs: LocalStore, index: SqliteIndex) -> None:
@@ -184,7 +184,7 @@ async def test_file_is_gone_though_its_bytes_stay_behind(blobs: LocalStore, inde
     await put(blobs, stored("a").key)
     await index.finish([stored("a")])
     with pytest.raises(Unavailable):
-        await catalog.delete(stored("a").id)
+        await catalog.delete(stored("a").id, None)
     assert await names(catalog) == []
 
 
@@ -195,10 +195,10 @@ async def test_deleting_one_of_two_that_share_a_blob_leaves_the_other(
     await put(blobs, one.key, b"bytes")
     await blobs.label(one.key, one.id, b"label")
     await index.finish([one, two])
-    await catalog.delete(one.id)
+    await catalog.delete(one.id, None)
     assert await catalog.open(two) == b"bytes"
     assert await blobs.labels(one.key) == []
-    await catalog.delete(two.id)
+    await catalog.delete(two.id, None)
     assert await keys(blobs) == {}
 
 
@@ -214,5 +214,5 @@ async def test_damaged_file_is_listed_but_not_readable(catalog: Catalog, index: 
 async def test_changed_record_is_on_its_label(catalog: Catalog, index: SqliteIndex, blobs: LocalStore) -> None:
     await put(blobs, stored("a").key, b"bytes")
     await index.finish([stored("a")])
-    changed = await catalog.annotate(stored("a").id, lambda file: replace(file, filename="b.jpg"))
+    changed = await catalog.annotate(stored("a").id, lambda file: replace(file, filename="b.jpg"), None)
     assert [parse_label(label, changed.key) for label in await blobs.labels(changed.key)] == [changed]

@@ -22,7 +22,7 @@ import pytest
 from spool import __version__
 from spool.model import Key
 from spool.store import open_blobs, open_index
-from tests.process import Server, curl
+from tests.process import Server, curl, eventually
 from tests.store.index_suite import a_file
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def test_help_names_every_command() -> None:
             "token",
             "limit",
             "grant",
+            "audit",
             "config",
         )
         if not re.search(rf"^ +{name} ", text, re.MULTILINE)
@@ -562,3 +563,45 @@ def test_first_start_on_every_address_prints_an_admin_token(tmp_path: Path) -> N
         assert curl("-H", f"Authorization: Bearer {match[1]}", url).status == 200
         running.restart()
         assert running.log().count("admin token") == 1
+
+
+def test_audit_tells_who_did_what_in_the_order_it_happened(server: Server) -> None:
+    """Last of all that changes this server: it is open no longer."""
+    secret = make_token(server.dir, "--name", "cam1", "--scope", "upload", "--scope", "delete")
+    bearer = f"Authorization: Bearer {secret}"
+    put = curl("-H", bearer, "-H", "X-Request-ID: mine", "-T-", f"{server.url}/files/a.txt", stdin=b"hello")
+    change = ("-X", "PATCH", "-H", "Content-Type: application/json", "-d", '{"filename": "b\\u001b.txt"}')
+    curl("-H", bearer, *change, f"{server.url}/files/{put.json['id']}")
+    kept = curl("-H", bearer, "-T-", f"{server.url}/files/kept.txt", stdin=b"hello").json["id"]
+    curl("-H", bearer, "-H", "X-Request-ID: gone", "-X", "DELETE", f"{server.url}/files/{put.json['id']}")
+    spool("limit", "set", "cam1", "--quota", "1GiB", "--dir", server.dir)
+    events = [json.loads(line) for line in spool("audit", "--json", "--dir", server.dir).stdout.splitlines()]
+    ours = [e for e in events if e["who"] == "cam1" or e["detail"].get("name") == "cam1" or e["subject"] == "cam1"]
+    assert [(event["act"], event["via"]) for event in ours] == [
+        ("token.created", "command"),
+        ("file.changed", "http"),
+        ("file.stored", "http"),
+        ("file.deleted", "http"),
+        ("limit.set", "command"),
+    ]
+    assert (ours[2]["subject"], ours[3]["subject"], ours[3]["request_id"]) == (kept, put.json["id"], "gone")
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    assert secret not in json.dumps(events)
+    text = spool("audit", "--dir", server.dir).stdout
+    assert len(text.splitlines()) == len(events)
+    assert "\x1b" not in text
+    assert " file.deleted who=cam1 via=http" in text
+
+
+def test_audit_begins_when_it_is_told_to(tmp_path: Path) -> None:
+    make_token(tmp_path, "--name", "a", "--scope", "read")
+    for since, lines in (("1h", 1), ("2020-01-01", 1), ("2099-01-01T00:00Z", 0), ("1000w", 1)):
+        assert len(spool("audit", "--since", since, "--dir", tmp_path).stdout.splitlines()) == lines
+    assert "neither a duration" in spool("audit", "--since", "yesterday", "--dir", tmp_path, code=2).stderr
+
+
+def test_server_forgets_what_the_audit_log_need_not_keep(tmp_path: Path) -> None:
+    make_token(tmp_path / "spool", "--name", "a", "--scope", "read")
+    env = {"SPOOL_STORAGE_AUDIT_TTL": "1s", "SPOOL_STORAGE_SWEEP_INTERVAL": "1s"}
+    with Server(tmp_path / "spool", env=env):
+        eventually(lambda: spool("audit", "--dir", tmp_path / "spool").stdout == "")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import fields
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spool.config import Config, ConfigError, load
+from spool.config import Config, ConfigError, Supervision, load, supervision
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config.example.toml"
@@ -214,3 +215,23 @@ def test_example_says_of_every_key_what_it_means() -> None:
     keys = [number for number, line in enumerate(lines) if re.match(r"\w+ = ", line)]
     assert len(keys) == sum(len(fields(getattr(Config(), section.name))) for section in fields(Config))
     assert [lines[number] for number in keys if not lines[number - 1].startswith("# ")] == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, Supervision()),
+        ({"NOTIFY_SOCKET": "/run/systemd/notify"}, Supervision("/run/systemd/notify")),
+        ({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}, Supervision(sockets=2)),
+        ({"LISTEN_FDS": "2", "LISTEN_PID": "1"}, Supervision()),
+        ({"LISTEN_FDS": "2"}, Supervision()),
+        ({"LISTEN_FDS": "-2", "LISTEN_PID": str(os.getpid())}, Supervision()),
+        ({"WATCHDOG_USEC": "30000000"}, Supervision(watchdog=30)),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, Supervision()),
+        ({"WATCHDOG_USEC": "soon"}, Supervision()),
+    ],
+)
+def test_what_a_service_manager_told_another_process_does_not_count(
+    environ: dict[str, str], expected: Supervision
+) -> None:
+    assert supervision(environ) == expected

@@ -6,12 +6,19 @@ import re
 import subprocess
 import sys
 import unicodedata
+from contextvars import copy_context
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spool.logs import JsonFormatter, TextFormatter, escape
+from spool.logs import REQUEST_ID, JsonFormatter, TextFormatter, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 TIME = 1_772_366_400.123
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -118,6 +125,34 @@ def test_json_line_holds_the_value_as_it_is(value: str) -> None:
 @given(st.text(st.characters()))
 def test_json_line_can_be_parsed_whatever_it_holds(value: str) -> None:
     as_json("event", {"k": value, "path": object()})
+
+
+def in_request(name: str, work: Callable[[], T]) -> T:
+    """What `work` returns on behalf of a request."""
+
+    def run() -> T:
+        REQUEST_ID.set(name)
+        return work()
+
+    return copy_context().run(run)
+
+
+def test_line_of_a_request_has_its_id() -> None:
+    assert in_request("ab12", lambda: as_text("blob.left", {"reason": "x"})).endswith(" reason=x request_id=ab12")
+    assert in_request("ab12", lambda: as_json("blob.left", {"reason": "x"}))["request_id"] == "ab12"
+
+
+def test_line_of_a_request_has_one_id() -> None:
+    assert in_request("ab12", lambda: as_text("event", {"request_id": "cd34"})).count("request_id") == 1
+
+
+def test_line_of_a_library_has_the_id_of_the_request_too() -> None:
+    assert in_request("ab12", lambda: as_text("bad %s", "luck")).endswith("bad luck request_id=ab12")
+
+
+def test_line_of_no_request_has_no_id() -> None:
+    in_request("ab12", lambda: as_text("event"))
+    assert "request_id" not in as_text("event")
 
 
 def test_message_of_a_library_is_escaped() -> None:

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from spool import __version__
+from spool.cli.audit import add_audit
 from spool.cli.command import FAILED, INTERRUPTED, WRONG, fail
 from spool.cli.completion import add_completion
 from spool.cli.principals import add_limit, add_token
@@ -62,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_token(commands.add_parser("token", help="create, list and revoke tokens"))
     add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
     add_grant(commands.add_parser("grant", help="let guests upload without a token"))
+    add_audit(commands.add_parser("audit", help="show who stored, changed and deleted what, and who was let in"))
     add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
     add_completion(commands.add_parser("completion", help="print the completion script for a shell"))
     return parser

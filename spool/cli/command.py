@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import pwd
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spool.config import ConfigError, load
+from spool.model import By
 from spool.units import LIMIT, SIZE, parse_duration
 
 if TYPE_CHECKING:
@@ -106,6 +111,14 @@ def parse_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
     return int(text)
+
+
+def by_command() -> By:
+    """The user of this machine who runs the command, for the audit log."""
+    uid = os.getuid()
+    with suppress(KeyError):  # a container need not know its user
+        return By(pwd.getpwuid(uid).pw_name, "command", datetime.now(UTC))
+    return By(f"uid {uid}", "command", datetime.now(UTC))
 
 
 def load_config(arguments: argparse.Namespace) -> Config:

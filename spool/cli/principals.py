@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spool.cli.command import (
     WRONG,
     add_common,
+    by_command,
     fail,
     parse_lifetime,
     parse_name,
@@ -63,7 +64,7 @@ def _create_token(arguments: argparse.Namespace) -> int:
         now = datetime.now(UTC)
         expires_at = now + arguments.expires if arguments.expires else None
         token, secret = tokens.new_token(arguments.name, arguments.scope, now, expires_at)
-        await index.add_token(token, tokens.hash_secret(secret))
+        await index.add_token(token, tokens.hash_secret(secret), by_command())
         print(secret)
 
     return with_storage(arguments, work, may_make=True)
@@ -81,7 +82,7 @@ def _list_tokens(arguments: argparse.Namespace) -> int:
 
 def _revoke_token(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
-        await index.revoke(TokenId(arguments.id))
+        await index.revoke(TokenId(arguments.id), by_command())
 
     return with_storage(arguments, work)
 
@@ -92,7 +93,7 @@ def _set_limit(arguments: argparse.Namespace) -> int:
         return fail("give at least one of --quota, --quota-files, --requests-per-minute and --uploads", WRONG)
 
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
-        await index.set_override(Override(arguments.name, *numbers))
+        await index.set_override(Override(arguments.name, *numbers), by_command())
 
     return with_storage(arguments, work)
 
@@ -117,6 +118,6 @@ def _show_limit(number: object) -> str:
 
 def _clear_limit(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
-        await index.clear_override(arguments.name)
+        await index.clear_override(arguments.name, by_command())
 
     return with_storage(arguments, work)

@@ -28,6 +28,8 @@ _MOST_RANGES: Final = 10
 _RANGE: Final = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
 _MOST_DIGITS: Final = 18
 _ETAG: Final = re.compile(r'[ \t,]*+(W/)?"([^\x00-\x20"\x7f]*)"[ \t]*+(?:,|$)')
+_REQUEST_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:@+/=-]{0,127}")
+"""Letters that mean nothing to a shell, a terminal, or a reader of JSON; those of UUIDs, trace ids and base64."""
 _REQUESTS: Final = "requests"
 """The name of the one policy."""
 _DIGESTS: Final = {"sha-256": 32, "sha-512": 64}
@@ -311,6 +313,13 @@ def parse_declared_type(value: str | None) -> tuple[str | None, dict[str, str]]:
 
 def _unquote(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL) if value.startswith('"') else value
+
+
+def parse_request_id(values: Sequence[str]) -> str | None:
+    """The client's name for its request, if there is one that nothing can go wrong with: short, and of safe letters."""
+    if len(values) == 1 and _REQUEST_ID.fullmatch(values[0]):
+        return values[0]
+    return None
 
 
 def problem_document(error: SpoolError, request_id: str | None = None) -> dict[str, object]:

@@ -35,6 +35,11 @@ class Batcher(Generic[T, R]):
         self._working = False
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait for the lot under way to end."""
+        return len(self._waiting)
+
     async def submit(self, item: T) -> R:
         """The item's outcome. The item is flushed even if the caller is cancelled.
 

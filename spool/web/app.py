@@ -48,7 +48,7 @@ async def _require_host(request: web.Request, handler: Handler) -> web.StreamRes
 async def _count_traffic(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Connections that are kept alive still bring requests when the server no longer listens."""
     traffic = request.app[SITE].traffic
-    if request.path in ("/healthz", "/readyz"):
+    if request.path in ("/healthz", "/readyz", "/metrics"):
         return await handler(request)
     with traffic.request():
         return await handler(request)

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from spool.errors import Forbidden, Unauthenticated
-from spool.model import Principal
+from spool.model import By, Principal
 from spool.policy import require
 from spool.rates import Rate
 from spool.tokens import hash_secret
+from spool.web.problems import REQUEST_ID
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ RATE: Final = web.RequestKey("rate", Rate)
 
 _FROM_A_PROXY: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 _EVERYBODY_HERE: Final = "local"
+
+
+def by(request: web.Request) -> By:
+    """Who is asking, for the audit log."""
+    return By(request[PRINCIPAL].account, "http", request.app[SITE].clock(), request[REQUEST_ID])
 
 
 def needs(scope: str, handler: Handler) -> Handler:
@@ -67,6 +73,16 @@ def needs_read_or_signature(handler: Handler) -> Handler:
         if not site.addresses.signed(*address, site.clock()):
             raise Forbidden("the signature of this address is not valid, or no longer")
         return await handler(request)
+
+    return guarded
+
+
+def needs_unless_public(scope: str, handler: Handler) -> Handler:
+    """The handler of the metrics: for principals that have `scope`, or for everybody, as it is configured."""
+    with_token = needs(scope, handler)
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        return await (handler if request.app[SITE].metrics_public else with_token)(request)
 
     return guarded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
@@ -45,6 +46,7 @@ class Body:
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
         self._pace = _Pace(limits)
+        self._metrics = request.app[SITE].metrics
         self._interruption: Exception | None = None
         self.size = 0
         """Bytes that came so far."""
@@ -56,6 +58,7 @@ class Body:
         client that stalls. A client that vanishes cancels the handler.
         """
         await self._send_continue()
+        self._asked_at = monotonic()
         content = self._request.content
         if content.is_eof() and content.exception() is None and (chunk := content.read_nowait()):  # all of it is here
             self._count(chunk)
@@ -82,7 +85,10 @@ class Body:
         self._request.content.set_exception(TimeoutError())  # of all errors aiohttp expects this one when it lingers
 
     def _count(self, chunk: bytes) -> None:
+        if not self.size:
+            self._metrics.first_byte.observe(monotonic() - self._asked_at)
         self.size += len(chunk)
+        self._metrics.received_bytes += len(chunk)
         self._pace.received(len(chunk))
         if len(chunk) >= _FAST:
             self._read_more()

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import Unavailable
+from spool.metrics import Metrics
 from spool.protocol.http import problem_document
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _QUIET: Final = 60
 class Crowd:
     """Refuses connections before descriptors, or the memory for connections, run out."""
 
-    def __init__(self, most: int, highest: int) -> None:
+    def __init__(self, most: int, highest: int, metrics: Metrics | None = None) -> None:
         """At most `most` connections; and none whose descriptor's number is above `highest`.
 
         The system gives out the lowest number that is free, so that this one tells how near the limit is, whatever
@@ -33,6 +34,7 @@ class Crowd:
         """
         self._most = most
         self._highest = highest
+        self._metrics = metrics or Metrics()
         self._lingering: set[Refusal] = set()
         self._refused = 0
         self._next_line = 0.0
@@ -53,6 +55,7 @@ class Crowd:
 
     def _note(self) -> None:
         self._refused += 1
+        self._metrics.connections_refused += 1
         now = asyncio.get_running_loop().time()
         if now >= self._next_line:
             _log.warning("connections.refused", {"count": self._refused, "limit": self._most})

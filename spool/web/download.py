@@ -105,10 +105,11 @@ async def _send_body(
     blob = await request.app[SITE].catalog.open(file)
     status, parts, tail = _plan(file, headers, spans)
     if isinstance(blob, bytes):
+        size = sum(span.length for _, span in parts)
         if (toll := request.get(TOLL)) is not None:
-            size = sum(span.length for _, span in parts)
             toll.begin(size)
             toll.end(size)
+        request.app[SITE].metrics.sent_bytes += size
         body = b"".join(head + blob[span.start :][: span.length] for head, span in parts) + tail
         return web.Response(body=body, status=status, headers=headers)
     try:
@@ -182,6 +183,7 @@ async def _send(
 
 async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Outflow) -> None:
     """Sends by sendfile, in slices, so that other requests have their turn."""
+    metrics = request.app[SITE].metrics
     for start in range(span.start, span.start + span.length, _SLICE):
         count = min(_SLICE, span.start + span.length - start)
         transport = request.transport
@@ -194,6 +196,7 @@ async def _send_span(request: web.Request, blob: BinaryIO, span: Span, watch: Ou
         watch.sent += sent
         if toll is not None:
             toll.end(sent)
+        metrics.sent_bytes += sent
         if sent < count:  # what follows would be taken for the missing bytes
             transport.abort()
             _log.error("blob.truncated", {"path": path_to_log(request), "missing": count - sent})

@@ -12,7 +12,7 @@ from spool.errors import BadRequest
 from spool.model import FileId, FileQuery, GrantId, Sort
 from spool.policy import require_edit, require_future
 from spool.protocol.disposition import clean_filename
-from spool.web.auth import PRINCIPAL
+from spool.web.auth import PRINCIPAL, by
 from spool.web.documents import clean, read_object
 from spool.web.fields import Fields, parse_time
 from spool.web.records import record
@@ -70,13 +70,13 @@ async def change(request: web.Request) -> web.Response:
         require_edit(who, file)
         return patch.apply(file)
 
-    file = await request.app[SITE].catalog.annotate(_id(request), edit)
+    file = await request.app[SITE].catalog.annotate(_id(request), edit, by(request))
     return web.json_response(record(request, file))
 
 
 async def delete(request: web.Request) -> web.Response:
     """`DELETE /files/{id}`."""
-    await request.app[SITE].catalog.delete(_id(request))
+    await request.app[SITE].catalog.delete(_id(request), by(request))
     return web.Response(status=204)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from spool import logs
 from spool.errors import (
     BadRequest,
     ExpectationFailed,
@@ -20,7 +21,7 @@ from spool.errors import (
     Unauthenticated,
     Unsatisfiable,
 )
-from spool.protocol.http import problem_document
+from spool.protocol.http import parse_request_id, problem_document
 from spool.web.secret_paths import path_to_log
 from spool.web.site import SITE
 
@@ -31,13 +32,19 @@ if TYPE_CHECKING:
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
+_PROBLEM: Final = web.ResponseKey("problem", str)
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are counted by their names: a client may send any."""
+
 _log = logging.getLogger(__name__)
 
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request an id, and turns what the handler raises into an answer."""
-    request[REQUEST_ID] = request.app[SITE].traffic.next_id()
+    """Gives the request an id, its client's or a new one, and turns what the handler raises into an answer."""
+    name = parse_request_id(request.headers.getall("X-Request-ID", ())) or request.app[SITE].traffic.next_id()
+    request[REQUEST_ID] = name
+    logs.REQUEST_ID.set(name)  # aiohttp runs each request in a task of its own, and so in a context of its own
     try:
         response = await handler(request)
     except SpoolError as error:
@@ -52,10 +59,19 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except Exception:  # noqa: BLE001  # the last resort: nothing else answers this client
         _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": path_to_log(request)})
         response = problem_response(Internal("something went wrong that nobody foresaw"), request)
+    _count(request, response)
     unread = not request.content.at_eof()  # what is left of the body would be taken for the next request
     if not response.prepared and (unread or request.app[SITE].traffic.draining):
         response.force_close()
     return response
+
+
+def _count(request: web.Request, response: web.StreamResponse) -> None:
+    metrics = request.app[SITE].metrics
+    method = request.method if request.method in _METHODS else "other"
+    metrics.requests[method, str(response.status)] += 1
+    if (slug := response.get(_PROBLEM)) is not None:
+        metrics.problems[slug,] += 1
 
 
 def problem_response(error: SpoolError, request: web.BaseRequest, head: ResponseHead | None = None) -> web.Response:
@@ -73,12 +89,14 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
         headers["WWW-Authenticate"] = 'Basic realm="spool", charset="UTF-8"' if basic else 'Bearer realm="spool"'
     if isinstance(error, Unsatisfiable):
         headers["Content-Range"] = f"bytes */{error.members['size']}"
-    return web.Response(
+    response = web.Response(
         status=status,
         body=json.dumps(document).encode(),
         content_type="application/problem+json",
         headers={**headers, **(head.headers if head else {})},
     )
+    response[_PROBLEM] = error.slug
+    return response
 
 
 def _translate(error: web.HTTPException) -> SpoolError:

@@ -11,6 +11,7 @@ from aiohttp import HttpVersion11, web
 from aiojobs.aiohttp import atomic
 
 from spool.errors import BadRequest, CompletedUpload, Forbidden, NotFound, SpoolError
+from spool.metrics import PROTOCOLS
 from spool.model import UploadId
 from spool.protocol.disposition import clean_filename
 from spool.protocol.resumable import Append, Cancel, Create, Head, Inspect, Limits, Result
@@ -310,6 +311,7 @@ async def _guarded(request: web.Request) -> File | SpoolError | None:
     except SpoolError as error:
         who, offset = request[PRINCIPAL].name, request[_TURN].upload.staged.offset
         _log.info("upload.refused", {"owner": who, "bytes": offset, "reason": str(error)})
+        request.app[SITE].metrics.ended(PROTOCOLS[request[_TURN].upload.dialect], error)
         return error
 
 
@@ -324,6 +326,7 @@ async def _take_turn(request: web.Request) -> File | None:
         return None
     file = await resumption.finish(upload)
     if upload.state == "complete":
+        request.app[SITE].metrics.committed(PROTOCOLS[upload.dialect], [file.size])
         log_committed([file])
     return file
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web import describe, download, files, grants, links, ops, resumable, undo, upload
+from spool.web import describe, download, files, grants, links, metrics, ops, resumable, undo, upload
 from spool.web import guests as invited
-from spool.web.auth import needs, needs_read_or_signature
+from spool.web.auth import needs, needs_read_or_signature, needs_unless_public
 from spool.web.body import defer_expectation
 from spool.web.guests import guests
 from spool.web.resumable import drive
@@ -92,6 +92,10 @@ SECRET: Final[_Routes] = [
 ]
 """By a secret of one file."""
 
+METRICS: Final[_Routes] = [
+    ("GET", "/metrics", metrics.scrape),
+]
+
 
 def add_routes(app: web.Application) -> None:
     """Adds all of them. A GET route takes HEAD too."""
@@ -102,6 +106,8 @@ def add_routes(app: web.Application) -> None:
             _add(app, method, path, needs(scope, handler))
     for method, path, handler in READ_OR_SIGNATURE:
         _add(app, method, path, needs_read_or_signature(handler))
+    for method, path, handler in METRICS:
+        _add(app, method, path, needs_unless_public("metrics", handler))
 
 
 def _add(app: web.Application, method: str, path: str, handler: Handler) -> None:

@@ -20,7 +20,7 @@ from spool.errors import BadRequest, Unavailable
 from spool.protocol.http import is_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from spool.catalog import Catalog
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from spool.guests import Guests
     from spool.idempotency import Idempotency
     from spool.ingest import Ingest
+    from spool.metrics import Metrics
     from spool.model import Allowance, File
     from spool.policy import Policy
     from spool.ports import Clock, Index, LabelledStore
@@ -121,6 +122,11 @@ class Site:
     """Nobody but users of this machine can connect, so that without any token all of them may do everything."""
     traffic: Traffic
     readiness: Readiness
+    metrics: Metrics
+    metrics_public: bool
+    """Who may connect may also read them."""
+    queues: Mapping[str, Callable[[], int]]
+    """How many commits wait for each of the threads that do them."""
     resumption: Resumption
     tus: Dialect
     rufh: Dialect

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from spool.errors import Gone, NotFound
-from spool.model import FileId
+from spool.model import By, FileId
 from spool.policy import require_grant
 from spool.tokens import is_secret
+from spool.web.problems import REQUEST_ID
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ async def delete(request: web.Request) -> web.Response:
             require_grant(await site.index.grant(file.grant), site.clock())
         except NotFound as error:
             raise Gone("the link by which this file came has ended") from error
-    await site.catalog.delete(file.id)
+    who = file.owner if file.grant is None else f"grant {file.grant}"
+    await site.catalog.delete(file.id, By(who, "http", site.clock(), request[REQUEST_ID]))
     return web.Response(status=204)
 
 

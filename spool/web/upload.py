@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 class _Pending:
     """What a commit takes over from the handler, which may be cancelled while the commit runs."""
 
+    protocol: str
     uploads: list[Upload]
     answer: Answer | None
     held: ExitStack
@@ -50,7 +51,7 @@ _PENDING: Final = web.RequestKey("pending", _Pending)
 async def post_form(request: web.Request) -> web.Response:
     """`POST /files`: stores every file of a multipart/form-data body, all or none."""
     limits = request.app[SITE].limits
-    files = await _store(request, receive_form, form_size(limits), form_size(limits) - limits.max_file_size)
+    files = await _store(request, "form", receive_form, form_size(limits), form_size(limits) - limits.max_file_size)
     return created(request, files, as_form=True)
 
 
@@ -58,12 +59,24 @@ async def put_file(request: web.Request) -> web.Response:
     """`PUT /files/{filename}`: stores the body, as it is."""
     if "Content-Range" in request.headers:
         raise BadRequest("a PUT stores a whole file; Content-Range has no meaning here")
-    files = await _store(request, _receive_body, request.app[SITE].limits.max_file_size)
+    files = await _store(request, "put", _receive_body, request.app[SITE].limits.max_file_size)
     return created(request, files, as_form=False)
 
 
-async def _store(request: web.Request, receive: Receive, max_size: int, beside: int = 0) -> list[File]:
+async def _store(request: web.Request, protocol: str, receive: Receive, max_size: int, beside: int = 0) -> list[File]:
     """`beside` is how much of the body may be no file's."""
+    try:
+        done = await _receive(request, protocol, receive, max_size, beside)
+    except BaseException as error:
+        request.app[SITE].metrics.ended(protocol, error)
+        raise
+    return await _commit(request) if done is None else done
+
+
+async def _receive(
+    request: web.Request, protocol: str, receive: Receive, max_size: int, beside: int
+) -> list[File] | None:
+    """What is to be committed is under _PENDING; or the files that an earlier request with the same key has stored."""
     site, who = request.app[SITE], request[PRINCIPAL]
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise BadType("a body with a Content-Encoding is not read; send the file as it is")
@@ -83,20 +96,22 @@ async def _store(request: web.Request, receive: Receive, max_size: int, beside: 
         except (asyncio.CancelledError, SpoolError) as error:
             _log.info("upload.refused", {"owner": who.name, "bytes": body.size, "reason": _reason(error)})
             raise
-        request[_PENDING] = _Pending(uploads, draft, held.pop_all())
-    return await _commit(request)
+        request[_PENDING] = _Pending(protocol, uploads, draft, held.pop_all())
+    return None
 
 
 @atomic
 async def _commit(request: web.Request) -> list[File]:
     """Runs to its end whatever becomes of the client; so it logs what happens, for nobody else may be left to."""
-    pending = request[_PENDING]
+    site, pending = request.app[SITE], request[_PENDING]
     with pending.held:
         try:
-            files = await request.app[SITE].ingest.commit(pending.uploads, pending.answer)
+            files = await site.ingest.commit(pending.uploads, pending.answer)
         except Exception as error:
+            site.metrics.ended(pending.protocol, error)
             _log.warning("commit.failed", {"owner": request[PRINCIPAL].name, "reason": _reason(error)})
             raise
+    site.metrics.committed(pending.protocol, [file.size for file in files])
     log_committed(files)
     return files
 

@@ -21,7 +21,7 @@ async def run_once(catalog: Catalog, files: Files, clock: Clock) -> int:
     while lot := await files.expired(clock(), _LOT):
         for file in lot:
             try:
-                await catalog.delete(file.id)
+                await catalog.delete(file.id, None)
             except NotFound:  # somebody else was faster
                 continue
             deleted += 1

@@ -11,6 +11,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import SpoolError
+from spool.metrics import Metrics
 from spool.model import Key, Scrub
 from spool.work.inspection import Look, judge, look, look_inside
 
@@ -35,7 +36,9 @@ _DIGITS: Final = 8
 _PLACES: Final = 16**_DIGITS
 
 
-async def run_once(blobs: BlobStore, index: Index, clock: Clock, interval: timedelta) -> int:
+async def run_once(
+    blobs: BlobStore, index: Index, clock: Clock, interval: timedelta, metrics: Metrics | None = None
+) -> int:
     """The blobs that have become due since the last run are read and judged; returns how many there were.
 
     A pass over all takes about `interval`. Keys are spread evenly, so the share of keys that is due is the share of the
@@ -43,7 +46,7 @@ async def run_once(blobs: BlobStore, index: Index, clock: Clock, interval: timed
     """
     scrub = await _begun(index, clock())
     end = _due(scrub, clock(), interval)
-    run = _Run(blobs, index, replace(scrub, noted_at=clock()))
+    run = _Run(blobs, index, replace(scrub, noted_at=clock()), metrics or Metrics())
     try:
         await run.upto(end)
     finally:
@@ -73,12 +76,13 @@ def _due(scrub: Scrub, now: datetime, interval: timedelta) -> Key | None:
 class _Run:
     """One run, and how far it has come."""
 
-    def __init__(self, blobs: BlobStore, index: Index, scrub: Scrub) -> None:
+    def __init__(self, blobs: BlobStore, index: Index, scrub: Scrub, metrics: Metrics) -> None:
         self.scrub = scrub
         self.is_over = False
         """Whether all that was due is done."""
         self._blobs = blobs
         self._index = index
+        self._metrics = metrics
         self._left = _MOST
 
     async def upto(self, end: Key | None) -> None:
@@ -109,6 +113,7 @@ class _Run:
         damaged = await _mark(self._index, key, files, seen)
         size = seen.size or 0
         self._left -= size
+        self._metrics.scrubbed(size, damaged=damaged)
         self.scrub = replace(
             self.scrub,
             position=past,

@@ -181,7 +181,7 @@ class Delete(_OfFile):
     """A file is to go."""
 
     async def _run(self, process: Process) -> None:
-        await process.catalog.delete(self.id)
+        await process.catalog.delete(self.id, None)
 
 
 @dataclass
@@ -201,7 +201,7 @@ class Edit(_OfFile):
         return there
 
     async def _run(self, process: Process) -> None:
-        await process.catalog.annotate(self.id, lambda file: replace(file, **{self.member: self.value}))
+        await process.catalog.annotate(self.id, lambda file: replace(file, **{self.member: self.value}), None)
 
 
 @dataclass

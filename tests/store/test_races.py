@@ -173,7 +173,7 @@ class Races(RuleBasedStateMachine):
 
     async def _delete(self, id: FileId) -> None:
         try:
-            await self.catalog.delete(id)
+            await self.catalog.delete(id, None)
         except NotFound:  # it had expired, and the sweep was there first
             return
         finally:

@@ -266,6 +266,8 @@ async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: C
         policy=site.policy,
         admission=admission,
         clock=clock,
+        metrics=site.metrics,
+        inline_max=config.storage.inline_max,
     )
     resumption = Resumption(
         ingest=ingest,

@@ -44,7 +44,7 @@ def described() -> set[tuple[str, str]]:
 
 def routed() -> Iterator[tuple[str, str]]:
     """The same of the routes. One whose last segment may be empty is two paths to OpenAPI."""
-    groups = (routes.PUBLIC, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE)
+    groups = (routes.PUBLIC, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE, routes.METRICS)
     for group in (*groups, routes.GRANT, routes.GUEST, routes.SECRET):
         for method, path, _ in group:
             plain = re.sub(r"\{[^/]*?(?:\[[^\]]*\])?\*?\}", "{}", path)
@@ -87,6 +87,7 @@ class TestDocument:
             "grant": routes.GRANT,
             "guest": routes.GUEST,
             "link": routes.SECRET,
+            "metrics": routes.METRICS,
         }
         expected = {
             (method, re.sub(r"\{[^}]*\}", "{}", path)): scope

@@ -11,7 +11,7 @@ from spool.web.body import defer_expectation
 if TYPE_CHECKING:
     from tests.web.conftest import Ear, Serve, Spool
 
-SCOPES: Final = ("upload", "read", "delete", "grant")
+SCOPES: Final = ("upload", "read", "delete", "grant", "metrics")
 
 
 class Route(NamedTuple):
@@ -40,6 +40,8 @@ GUARDED: Final = [
     Route("GET", "/media/{id}/{filename}", "read", 200),
     Route("HEAD", "/media/{id}/{filename}", "read", 200),
     Route("DELETE", "/files/{id}", "delete", 204),
+    Route("GET", "/metrics", "metrics", 200),
+    Route("HEAD", "/metrics", "metrics", 200),
     Route("POST", "/tus", "upload", 412),
     Route("POST", "/tus/", "upload", 412),
     Route("GET", "/tus/{id}", "upload", 404),

@@ -159,9 +159,27 @@ async def test_every_answer_has_a_request_id_of_its_own(spool: Spool) -> None:
     assert all(re.fullmatch(r"[0-9a-f]{16}", name) for name in ids)
 
 
-async def test_request_id_is_not_the_client_s_to_choose(spool: Spool) -> None:
-    answer = await spool.get("/files/nothing", headers={"X-Request-ID": "mine"})
-    assert answer.headers["X-Request-ID"] == answer.json["request_id"] != "mine"
+@pytest.mark.parametrize(
+    "name", ["mine", "0", "6f1c2b34-5a", "Root=1-67891233-abc", "a" * 128, "YQ==", "a/b+c:d@e.f_g"]
+)
+async def test_request_id_of_a_client_is_kept(ear: Ear, spool: Spool, name: str) -> None:
+    answer = await spool.get("/files/nothing", headers={"X-Request-ID": name})
+    assert answer.headers["X-Request-ID"] == answer.json["request_id"] == name
+    assert (await ear.event("request.finished"))["request_id"] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a" * 129, "-a", "a;b", "a'b", 'a"b', "a\\b", "a<b>", "a%0ab", "é", "${x}"]
+)
+async def test_request_id_that_could_do_harm_is_not_kept(spool: Spool, name: str) -> None:
+    answer = await spool.get("/files/nothing", headers={"X-Request-ID": name})
+    assert answer.headers["X-Request-ID"] == answer.json["request_id"]
+    assert re.fullmatch(r"[0-9a-f]{16}", answer.json["request_id"])
+
+
+async def test_request_id_that_is_given_twice_is_not_kept(spool: Spool) -> None:
+    head = b"GET /docs HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: a1\r\nX-Request-ID: b2\r\nConnection: close\r\n\r\n"
+    assert re.search(rb"X-Request-ID: [0-9a-f]{16}\r\n", await spool.raw(head))
 
 
 class TestTypes:

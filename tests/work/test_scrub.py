@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spool.errors import Unavailable
+from spool.metrics import Metrics
 from spool.model import Key, Scrub
 from spool.work import scrub
 from tests.clock import NOON, Clock
@@ -198,7 +199,7 @@ async def test_run_that_is_cancelled_reads_its_blob_again(bench: Bench, clock: C
 
 async def test_run_ends_when_it_has_read_enough(bench: Bench) -> None:
     await spread(bench, 16)
-    run = scrub._Run(bench.blobs, bench.index, Scrub(NOON, NOON, Key("")))
+    run = scrub._Run(bench.blobs, bench.index, Scrub(NOON, NOON, Key("")), Metrics())
     run._left = 10 * len(DATA) - 1
     await run.upto(None)
     assert run.scrub.blobs == 10
@@ -215,6 +216,18 @@ async def test_reading_is_paced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
     data = bytes(20 * 1024 * 1024)
     await bench.add(data=data)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    await scrub._Run(bench.blobs, bench.index, Scrub(NOON, NOON, Key(""))).upto(None)
+    await scrub._Run(bench.blobs, bench.index, Scrub(NOON, NOON, Key("")), Metrics()).upto(None)
     assert len(waited) == 3
     assert sum(waited) == pytest.approx(len(data) / scrub._RATE)
+
+
+async def test_what_it_reads_and_finds_is_counted(bench: Bench, clock: Clock) -> None:
+    await bench.add()
+    await bench.add("b", b"other", key=a_key(2))
+    flip(bench.path(KEY))
+    metrics = Metrics()
+    for _ in range(INTERVAL // STEP + 1):
+        clock.time += STEP
+        await scrub.run_once(bench.blobs, bench.index, clock, INTERVAL, metrics)
+    assert (metrics.scrubbed_blobs, metrics.scrubbed_bytes) == (2, len(DATA) + len(b"other"))
+    assert metrics.scrub_damaged == 1

@@ -42,6 +42,11 @@ class Publisher:
         """See `BlobStore.commit`."""
         await self._batcher.submit(link)
 
+    @property
+    def waiting(self) -> int:
+        """Blobs that wait for the lot under way."""
+        return self._batcher.waiting
+
     async def aclose(self) -> None:
         """See `Batcher.aclose`."""
         await self._batcher.aclose()

@@ -141,6 +141,11 @@ class LocalStore:
     async def probe(self) -> None:
         await _probe(self._layout, executor=self._writers)
 
+    @property
+    def queued(self) -> int:
+        """Commits that wait for those under way."""
+        return self._publisher.waiting
+
     def lock(self) -> bool:
         """Whether this process now owns the directory: False if another one does. Held until `aclose`."""
         return self._layout.lock()

@@ -110,6 +110,11 @@ class Database:
         await asyncio.to_thread(self._reserve.keep)
 
     @property
+    def queued(self) -> int:
+        """Operations that wait for the transaction under way."""
+        return self._batcher.waiting
+
+    @property
     def owed(self) -> int:
         """Bytes of the disk that are free, but to be set aside."""
         return self._reserve.owed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
 from spool.model import Key
-from spool.store.sqlite import grants, inventory, limits, uploads
+from spool.store.sqlite import audit, grants, inventory, limits, uploads
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
 from spool.store.sqlite.pages import read_page
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
     from spool.model import (
         Answer,
+        By,
         Damage,
+        Entry,
         File,
         FileId,
         FileQuery,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         Scrub,
         Token,
         TokenId,
+        Totals,
         UploadId,
         Usage,
         Window,
@@ -117,19 +120,22 @@ class SqliteIndex(Sharing):
     async def files(self, query: FileQuery) -> Page[File]:
         return await self._db.read(lambda connection: read_page(connection, query, self._scan))
 
-    async def annotate(self, id: FileId, edit: Callable[[File], File]) -> File:
+    async def annotate(self, id: FileId, edit: Callable[[File], File], by: By | None = None) -> File:
         def operation(connection: Connection) -> File:
             before = _file(connection, id)
             after = edit(before)
+            if detail := audit.changed(before, after):
+                audit.append(connection, by, "file.changed", id, detail)
             sql = "UPDATE files SET filename = ?, expires_at = ?, metadata = ? WHERE id = ?"
             connection.execute(sql, (*edited_row(after), id))
             return replace(before, filename=after.filename, expires_at=after.expires_at, metadata=after.metadata)
 
         return await self._db.write(operation)
 
-    async def remove(self, id: FileId) -> File:
+    async def remove(self, id: FileId, by: By | None = None) -> File:
         def operation(connection: Connection) -> File:
             file = _file(connection, id)
+            audit.append(connection, by, "file.deleted", id, audit.deleted(file))
             connection.execute("DELETE FROM files WHERE id = ?", (id,))
             return file
 
@@ -150,6 +156,9 @@ class SqliteIndex(Sharing):
 
     async def usage(self, owner: str) -> Usage:
         return await self._db.look(lambda connection: limits.usage(connection, owner))
+
+    async def totals(self) -> Totals:
+        return await self._db.read(inventory.totals)
 
     async def by_key(
         self, after: File | None, limit: int, *, start: str = "", end: str | None = None
@@ -218,12 +227,18 @@ class SqliteIndex(Sharing):
         return forgotten
 
     @property
+    def queued(self) -> int:
+        """Transactions that wait for those under way."""
+        return self._db.queued
+
+    @property
     def owed(self) -> int:
         """Bytes of the disk that are free, but not for uploads."""
         return self._db.owed
 
-    async def add_token(self, token: Token, secret_hash: str) -> None:
+    async def add_token(self, token: Token, secret_hash: str, by: By | None = None) -> None:
         def operation(connection: Connection) -> None:
+            audit.append(connection, by, "token.created", token.id, audit.token_detail(token))
             sql = f"INSERT INTO tokens ({TOKEN}, secret_hash) VALUES (?, ?, ?, ?, ?, ?)"
             connection.execute(sql, (*token_row(token), secret_hash))
             connection.execute("INSERT INTO settings VALUES ('tokens', x'01') ON CONFLICT DO NOTHING")
@@ -239,9 +254,14 @@ class SqliteIndex(Sharing):
         rows = await self._db.rows(f"SELECT {TOKEN} FROM tokens ORDER BY created_at, id")
         return [to_token(row) for row in rows]
 
-    async def revoke(self, id: TokenId) -> None:
-        if not await self._db.change("DELETE FROM tokens WHERE id = ?", id):
-            raise NotFound("There is no such token.")
+    async def revoke(self, id: TokenId, by: By | None = None) -> None:
+        def operation(connection: Connection) -> None:
+            row = connection.execute(f"DELETE FROM tokens WHERE id = ? RETURNING {TOKEN}", (id,)).fetchone()
+            if row is None:
+                raise NotFound("There is no such token.")
+            audit.append(connection, by, "token.revoked", id, audit.token_detail(to_token(row)))
+
+        await self._db.write(operation)
 
     async def has_tokens(self) -> bool:
         return await self._db.look(limits.has_tokens)
@@ -257,11 +277,25 @@ class SqliteIndex(Sharing):
     async def overrides(self) -> Sequence[Override]:
         return await self._db.read(limits.overrides)
 
-    async def set_override(self, override: Override) -> None:
-        await self._db.write(lambda connection: limits.set_override(connection, override))
+    async def set_override(self, override: Override, by: By | None = None) -> None:
+        def operation(connection: Connection) -> None:
+            limits.set_override(connection, override)
+            audit.append(connection, by, "limit.set", override.owner, audit.limits_detail(override))
 
-    async def clear_override(self, owner: str) -> None:
-        await self._db.write(lambda connection: limits.clear_override(connection, owner))
+        await self._db.write(operation)
+
+    async def clear_override(self, owner: str, by: By | None = None) -> None:
+        def operation(connection: Connection) -> None:
+            limits.clear_override(connection, owner)
+            audit.append(connection, by, "limit.cleared", owner, {})
+
+        await self._db.write(operation)
+
+    async def audited(self, since: datetime, after: int, limit: int) -> Sequence[Entry]:
+        return await self._db.read(lambda connection: audit.entries(connection, since, after, limit))
+
+    async def forget_audited(self, before: datetime | None, most: int) -> int:
+        return await self._db.make_room(lambda connection: audit.forget(connection, before, most))
 
     async def keep_windows(self, windows: Sequence[Window], over: datetime) -> None:
         await self._db.write(lambda connection: limits.keep_windows(connection, windows, over))

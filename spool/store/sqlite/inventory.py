@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from spool.model import Key
+from spool.model import Key, Totals
 from spool.store.sqlite.rows import ADDED, FILE, file_row, to_file
 
 if TYPE_CHECKING:
@@ -63,6 +63,16 @@ def mark(connection: Connection, key: Key, damage: Damage | None) -> Sequence[Fi
 def heal(connection: Connection, key: Key, sound: Key) -> None:
     """See `Inventory.heal`."""
     connection.execute("UPDATE files SET key = ?, damage = NULL WHERE key = ?", (sound, key))
+
+
+def totals(connection: Connection) -> Totals:
+    """See `Inventory.totals`."""
+    sql = """SELECT
+        (SELECT coalesce(sum(files), 0) FROM usage), (SELECT coalesce(sum(size), 0) FROM usage),
+        (SELECT count(*) FROM files WHERE damage IS NOT NULL),
+        (SELECT coalesce(sum(uploads), 0) FROM unfinished),
+        (SELECT coalesce(sum(offset), 0) FROM uploads WHERE state <> 'finished')"""
+    return Totals(*connection.execute(sql).fetchone())
 
 
 def check(connection: Connection) -> Sequence[str]:

@@ -78,7 +78,7 @@ def to_file(row: Sequence[Any]) -> File:
         media_type=media_type,
         declared_type=declared_type,
         sha256=sha256,
-        created_at=_moment(created_at),
+        created_at=moment(created_at),
         expires_at=_moment_or_none(expires_at),
         metadata=json.loads(metadata),
         damage=damage,
@@ -102,7 +102,7 @@ def answer_row(answer: Answer) -> Row:
 def to_answer(row: Row) -> Answer:
     """The answer of a row in the order of ANSWER."""
     owner, idempotency_key, fingerprint, created_at, files = row
-    return Answer(owner, idempotency_key, fingerprint, _moment(created_at), tuple(map(to_file, json.loads(files))))
+    return Answer(owner, idempotency_key, fingerprint, moment(created_at), tuple(map(to_file, json.loads(files))))
 
 
 def token_row(token: Token) -> Row:
@@ -115,7 +115,7 @@ def to_token(row: Row) -> Token:
     """The token of a row in the order of TOKEN, after which OVERRIDE may follow."""
     id, name, scopes, created_at, expires_at = row[:5]  # noqa: A001 - `id` is the word of the design
     override = to_override(row[5:])
-    return Token(id, name, frozenset(json.loads(scopes)), _moment(created_at), _moment_or_none(expires_at), override)
+    return Token(id, name, frozenset(json.loads(scopes)), moment(created_at), _moment_or_none(expires_at), override)
 
 
 def grant_row(grant: Grant) -> Row:
@@ -145,8 +145,8 @@ def to_grant(row: Row) -> Grant:
         id=id,
         owner=owner,
         note=note,
-        created_at=_moment(created_at),
-        expires_at=_moment(expires_at),
+        created_at=moment(created_at),
+        expires_at=moment(expires_at),
         max_files=max_files,
         max_size=max_size,
         max_file_size=max_file_size,
@@ -169,7 +169,7 @@ def link_row(link: Link) -> Row:
 def to_link(row: Row) -> Link:
     """The link of a row in the order of LINK."""
     id, file_id, created_by, created_at, expires_at, max_downloads, revoked_at, downloads, given = row  # noqa: A001 - `id` is the word of the design
-    times = _moment(created_at), _moment(expires_at)
+    times = moment(created_at), moment(expires_at)
     return Link(id, file_id, created_by, *times, max_downloads, _moment_or_none(revoked_at), downloads, given)
 
 
@@ -191,7 +191,7 @@ def window_row(window: Window) -> Row:
 def to_window(row: Row) -> Window:
     """The window of a row: owner, since, requests."""
     owner, since, requests = row
-    return Window(owner, _moment(since), requests)
+    return Window(owner, moment(since), requests)
 
 
 def scrub_value(scrub: Scrub) -> bytes:
@@ -203,7 +203,7 @@ def scrub_value(scrub: Scrub) -> bytes:
 def to_scrub(value: bytes) -> Scrub:
     """The scrub of such a value."""
     scrub = json.loads(value)
-    times = {name: _moment(scrub[name]) for name in ("started_at", "noted_at")}
+    times = {name: moment(scrub[name]) for name in ("started_at", "noted_at")}
     return Scrub(**{**scrub, **times})
 
 
@@ -254,8 +254,8 @@ def to_upload(row: Row) -> Resumable:
         intent=_to_intent(row[:6]),
         notes=json.loads(notes),
         partial=bool(partial),
-        created_at=_moment(created_at),
-        expires_at=_moment(expires_at),
+        created_at=moment(created_at),
+        expires_at=moment(expires_at),
         staged=Staged(offset, staged_state),
         state=state,
         epoch=epoch,
@@ -286,9 +286,10 @@ def _microseconds_or_none(moment: datetime | None) -> int | None:
     return None if moment is None else microseconds(moment)
 
 
-def _moment(count: int) -> datetime:
+def moment(count: int) -> datetime:
+    """The time that stands so in the index."""
     return _EPOCH + count * _MICROSECOND
 
 
 def _moment_or_none(count: int | None) -> datetime | None:
-    return None if count is None else _moment(count)
+    return None if count is None else moment(count)

@@ -28,6 +28,15 @@ _OPERATIONS: Final = (
         raises=(StorageFull,),
     ),
     Operation(
+        id="metrics",
+        method="GET",
+        path="/metrics",
+        summary="What has been counted since the start, for Prometheus",
+        access="metrics",
+        answers=(Answer(200, "In the text format, or that of OpenMetrics.", {"text/plain": TEXT}),),
+        text='With `server.metrics = "public"` it needs no token.',
+    ),
+    Operation(
         id="problem",
         method="GET",
         path="/problems/{slug}",
@@ -57,6 +66,6 @@ _OPERATIONS: Final = (
 
 OPERATIONS: Final = Group(
     "Operations",
-    "Open to everybody.",
+    "Open to everybody, but for the metrics.",
     tuple(operation for each in _OPERATIONS for operation in (each, head(each))),
 )
