@@ -9,6 +9,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from spool.sharing import Grants, Links
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
@@ -177,8 +179,9 @@ class Files(Protocol):
         of its own; but if that one is damaged, it names the new blob too, and is so no longer.
 
         `upload` is what the one file was before: its row becomes finished and names the file, in the same transaction.
-        Raises Rejected if an answer with its owner and key, not older than `answer`'s day, exists already; Superseded
-        if the row of `upload` is not complete at its epoch.
+        All came by one grant, which then has counted them, or by none. Raises Rejected if an answer with its owner and
+        key, not older than `answer`'s day, exists already; Superseded if the row of `upload` is not complete at its
+        epoch; Gone if the grant has ended by when the files are recorded, BeyondGrant if they are more than it allows.
         """
 
     async def file(self, id: FileId) -> File:
@@ -355,8 +358,8 @@ class Audit(Protocol):
         """Of the 10,000 oldest entries, those made before `before`, or behind the latest `most`, are gone; how many."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Audit, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the seven."""
+class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Audit, Grants, Links, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the nine."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

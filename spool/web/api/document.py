@@ -31,9 +31,11 @@ _BEARER: Final = (
     "any token that only its own machine can reach asks for none."
 )
 _SIGNATURE: Final = "Of an address that `GET /files/{id}/content` led to, where `server.media_base_url` is set."
+_BASIC: Final = "The pass phrase of a grant that has one, as the password under any user name."
 _SECURITY: Final = {
     "token": {"type": "http", "scheme": "bearer", "description": _BEARER},
     "signature": {"type": "apiKey", "in": "query", "name": "signature", "description": _SIGNATURE},
+    "passphrase": {"type": "http", "scheme": "basic", "description": _BASIC},
     "expires": {"type": "apiKey", "in": "query", "name": "expires", "description": "Until when the signature holds."},
 }
 _REQUEST_ID: Final = header("X-Request-ID", "Finds the request in the log.", required=True)
@@ -93,8 +95,10 @@ def _operation(operation: Operation, tag: str) -> Object:
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
     match access:
-        case "public":
+        case "public" | "link":
             return []
+        case "guest":
+            return [{}, {"passphrase": []}]
         case "read or signature":
             return [{"token": ["read"]}, {"signature": [], "expires": []}]
     return [{"token": [access]}]
