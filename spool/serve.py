@@ -25,6 +25,7 @@ from spool.catalog import Catalog
 from spool.certificate import certificate_of
 from spool.config import supervision
 from spool.errors import StorageFull, Unavailable
+from spool.guests import Guests
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.metrics import Metrics
@@ -35,7 +36,7 @@ from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
-from spool.upkeep import save_rates, upkeep
+from spool.upkeep import upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
@@ -122,11 +123,21 @@ def _make_ingest(
         inventory=index,
         sniffer=sniffer,
         policy=policy,
-        admission=Admission(Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN), free, index.usage),
+        admission=Admission(
+            Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN), free, index.usage, index.grant_usage
+        ),
         clock=now,
         dedupe=config.storage.dedupe,
         inline_max=config.storage.inline_max,
         metrics=Metrics(),
+    )
+
+
+def _make_resumption(
+    ingest: Ingest, blobs: LocalStore, index: SqliteIndex, policy: Policy, ttl: timedelta
+) -> Resumption:
+    return Resumption(
+        ingest=ingest, blobs=blobs, uploads=index, files=index, grants=index, policy=policy, clock=now, ttl=ttl
     )
 
 
@@ -145,9 +156,7 @@ async def make_site(
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
-        resumption=Resumption(
-            ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=limits.upload_ttl
-        ),
+        resumption=_make_resumption(ingest, blobs, index, policy, limits.upload_ttl),
         tus=tus,
         rufh=rufh,
         interim_responses=server.interim_responses,
@@ -160,6 +169,7 @@ async def make_site(
         clock=now,
         allowance=allowance,
         rates=rates,
+        guests=Guests(index, rates, now, allowance),
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config, sockets),
@@ -248,7 +258,7 @@ async def _serve(  # noqa: PLR0913  # what it is made of
     finally:
         await background.close()
         await runner.cleanup()
-        await save_rates(site.rates)
+        await site.rates.save_if_possible()
 
 
 def _make_runner(config: Config, site: Site, crowd: Crowd, certificate: Certificate | None) -> Runner:

@@ -13,7 +13,7 @@ import aiojobs
 from spool.catalog import Catalog
 from spool.errors import SpoolError
 from spool.idempotency import Idempotency
-from spool.work import audit, expiry, gc, resumables, scrub
+from spool.work import audit, expiry, gc, resumables, scrub, sharing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,13 +41,14 @@ async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> 
     jobs = aiojobs.Scheduler()
     try:
         await jobs.spawn(_sweep_for_ever(site, storage, active))
-        await jobs.spawn(_keep_rates(rates))
+        await jobs.spawn(rates.keep_saving())
+        await jobs.spawn(site.guests.watch())
         if storage.scrub_interval:
             await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
         yield
     finally:
         await jobs.close()
-        await save_rates(rates)
+        await rates.save_if_possible()
 
 
 async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
@@ -64,21 +65,6 @@ async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
             site.metrics.sweeps["failed",] += 1
             _log.exception("sweep.failed")
         await asyncio.sleep(storage.sweep_interval.total_seconds())
-
-
-async def _keep_rates(rates: Rates) -> None:
-    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
-    while True:
-        await asyncio.sleep(1)
-        await save_rates(rates)
-
-
-async def save_rates(rates: Rates) -> None:
-    """What was counted is kept, or it is told that it is not."""
-    try:
-        await rates.save()
-    except SpoolError as error:
-        _log.warning("rates.unsaved", {"reason": str(error)})
 
 
 async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
@@ -98,6 +84,7 @@ async def sweep(blobs: LabelledStore, index: Index, active: Active, before: date
     """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
     expired = await expiry.run_once(Catalog(blobs, index, clock), index, clock)
     reclaimed = await gc.run_once(blobs, index, active, before)
+    await sharing.run_once(index, clock)
     forgotten = await Idempotency(index, clock).forget()
     if expired or reclaimed or forgotten:
         _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})

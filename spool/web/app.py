@@ -13,6 +13,7 @@ from spool.web.cors import allow_origins
 from spool.web.pages.assets import ASSETS, Assets
 from spool.web.problems import REQUEST_ID, answer_problems
 from spool.web.routes import add_routes
+from spool.web.secret_paths import withhold_address
 from spool.web.session import ATTEMPTS, Attempts
 from spool.web.site import SITE
 
@@ -35,6 +36,7 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     app.on_response_prepare.append(_forbid_guessing)
     app.on_response_prepare.append(_name_request)
     app.on_response_prepare.append(_tell_rate)
+    app.on_response_prepare.append(withhold_address)
     app.on_response_prepare.append(mark_origin)
     return app
 

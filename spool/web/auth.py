@@ -35,7 +35,7 @@ _EVERYBODY_HERE: Final = "local"
 
 def by(request: web.Request) -> By:
     """Who is asking, for the audit log."""
-    return By(request[PRINCIPAL].name, "http", request.app[SITE].clock(), request[REQUEST_ID])
+    return By(request[PRINCIPAL].account, "http", request.app[SITE].clock(), request[REQUEST_ID])
 
 
 def needs(scope: str | None, handler: Handler) -> Handler:
@@ -46,16 +46,21 @@ def needs(scope: str | None, handler: Handler) -> Handler:
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await _authenticate(request)
-        request[PRINCIPAL] = who
-        rate = request.app[SITE].rates.count(who)
-        if rate is not None:
-            request[RATE] = rate
-            rate.require()
+        count_request(request, who)
         if scope is not None:
             require(who, scope)
         return await handler(request)
 
     return guarded
+
+
+def count_request(request: web.Request, who: Principal) -> None:
+    """The request is this principal's. Raises RateLimited if it is one too many."""
+    request[PRINCIPAL] = who
+    rate = request.app[SITE].rates.count(who)
+    if rate is not None:
+        request[RATE] = rate
+        rate.require()
 
 
 def needs_read_or_signature(handler: Handler) -> Handler:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from spool.errors import Forbidden, NotFound, RateLimited, Unauthenticated
-from spool.model import Session
+from spool.ports import Session
 from spool.tokens import hash_secret
 from spool.web.site import SITE
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spool.errors import BadRequest, NotFound, Rejected, SpoolError, Unavailable
-from spool.model import Answer, File, FileId, FileQuery, Key, Override, Session, Token, TokenId, Usage, Window
+from spool.model import Answer, File, FileId, FileQuery, Key, Override, Token, TokenId, Usage, Window
+from spool.ports import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spool.model import Intent, Key, Resumable, Session, Staged, UploadId
+from spool.model import Intent, Key, Resumable, Staged, UploadId
+from spool.ports import Session
 from spool.store import INDEX, Copied, LocalStore, SqliteIndex, copy_spool, open_blobs, open_index, sqlite_files
 from tests.store.blobstore_suite import keys, put
 from tests.store.index_suite import DAY, NOON, a_file, a_token

@@ -198,7 +198,7 @@ class TestSession:
         seed = await spool.new_token("upload", name="seed")
         for route in GUARDED:
             record = await spool.stored("seed.txt", token=seed)
-            path = route.path.format(id=record["id"], filename="new.txt")
+            path = route.path.format(id=record["id"], filename="new.txt", link_id="x")
             allowed = route.scope == ANY or scope in (route.scope, "admin")
             answer = await browser.request(route.method, path, headers=token)
             assert answer.status == (route.allowed if allowed else 403), name_of(route)
@@ -233,7 +233,7 @@ class TestSession:
         """What all routes that change something answer, of which none then has."""
         record = await browser.spool.stored(token=await browser.spool.new_token("upload", name="seed"))
         routes = [r for r in (*GUARDED, *PUBLIC) if r.method in CHANGES and r.path != "/login"]
-        paths = {route: route.path.format(id=record["id"], filename="new.txt") for route in routes}
+        paths = {route: route.path.format(id=record["id"], filename="new.txt", link_id="x") for route in routes}
         answers = {(await browser.request(route.method, path, headers=headers)).status for route, path in paths.items()}
         listed = await browser.get("/files")
         assert listed.status == 200

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
 from spool.model import Key
-from spool.store.sqlite import audit, inventory, limits, sessions, uploads
+from spool.store.sqlite import audit, grants, inventory, limits, sessions, uploads
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
 from spool.store.sqlite.pages import read_page
@@ -30,6 +30,7 @@ from spool.store.sqlite.rows import (
     to_token,
     token_row,
 )
+from spool.store.sqlite.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
         Page,
         Resumable,
         Scrub,
-        Session,
         Token,
         TokenId,
         Totals,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Usage,
         Window,
     )
-    from spool.ports import Index
+    from spool.ports import Index, Session
     from spool.store.sqlite.database import Database
 
     Operation = Callable[[Connection], object]
@@ -80,11 +80,11 @@ async def open_sqlite(
     return SqliteIndex(await open_database(path, connected), scan=scan)
 
 
-class SqliteIndex:
+class SqliteIndex(Sharing):
     """An Index in one database."""
 
     def __init__(self, db: Database, *, scan: int) -> None:
-        self._db = db
+        super().__init__(db)
         self._scan = scan
 
     async def finish(
@@ -97,6 +97,7 @@ class SqliteIndex:
         bodies: Mapping[FileId, bytes] = MappingProxyType({}),
     ) -> Sequence[File]:
         def operation(connection: Connection) -> Sequence[File]:
+            grants.record(connection, files)
             if upload is not None:
                 [file] = files
                 uploads.finish(connection, upload, file.id)

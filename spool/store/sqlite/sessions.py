@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spool.errors import NotFound
-from spool.model import Session
+from spool.ports import Session
 from spool.store.sqlite.rows import OVERRIDE, TOKEN, microseconds, moment, to_token
 
 if TYPE_CHECKING:

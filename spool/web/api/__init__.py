@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web.api import draft, files, operations, pages, tus, uploads
+from spool.web.api import draft, files, guests, operations, pages, sharing, tus, uploads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,9 @@ GROUPS: Final[Sequence[Group]] = (
     uploads.STORE,
     files.FIND,
     files.ONE,
+    sharing.LINKS,
+    sharing.GRANTS,
+    guests.GUESTS,
     tus.TUS,
     draft.DRAFT,
     pages.PAGES,

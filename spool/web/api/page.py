@@ -42,6 +42,8 @@ _ACCESS: Final = {
     "public": "Open to everybody.",
     "any scope": "Any token.",
     "read or signature": "Scope `read`, or a signed address.",
+    "guest": "Whoever has the address, and knows the pass phrase if there is one.",
+    "link": "Whoever has the address.",
 }
 
 
