@@ -7,7 +7,7 @@ whether the verb took effect is unknown until the same question is asked again.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from spool.sharing import Grants, Links
 
@@ -323,6 +323,32 @@ class Tokens(Protocol):
         """`has_tokens` and `Allowances.override` in one."""
 
 
+class Session(NamedTuple):
+    """A browser that signed in with a token. Its cookie holds the secret; the index keeps its hash."""
+
+    token: Token
+    expires_at: datetime
+
+
+class Sessions(Protocol):
+    """Browsers that are signed in."""
+
+    async def add_session(self, session: Session, secret_hash: str, over: datetime) -> None:
+        """The session is known, under the hex SHA-256 of its secret; those that expired by `over` are gone.
+
+        Raises NotFound if its token is no longer known.
+        """
+
+    async def session(self, secret_hash: str) -> Session | None:
+        """The session with this secret, expired or not, with its token as `Tokens.token` gives it.
+
+        None if there is none, it was ended, or its token was revoked.
+        """
+
+    async def end_session(self, secret_hash: str) -> None:
+        """The session is no longer known. Idempotent."""
+
+
 class Allowances(Protocol):
     """What operators allow single principals, and how often those have asked."""
 
@@ -358,8 +384,8 @@ class Audit(Protocol):
         """Of the 10,000 oldest entries, those made before `before`, or behind the latest `most`, are gone; how many."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Audit, Grants, Links, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the nine."""
+class Index(Uploads, Files, Inventory, Answers, Tokens, Sessions, Allowances, Audit, Grants, Links, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the ten."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

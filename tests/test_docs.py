@@ -129,7 +129,7 @@ def entry(slug: str, status: int) -> str:
 
 def all_routes() -> list[tuple[str, str]]:
     scoped = (routes.PUBLIC, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE, routes.METRICS)
-    groups = (*scoped, routes.GRANT, routes.GUEST, routes.SECRET)
+    groups = (*scoped, routes.ANYBODY, routes.GRANT, routes.GUEST, routes.SECRET)
     return [(method, re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)) for group in groups for method, path, _ in group]
 
 

@@ -126,8 +126,13 @@ async def _send_body(
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, blob.close))
 
 
+def is_shown_in_place(media_type: str) -> bool:
+    """Whether a browser may show or play it: see `_INLINE`."""
+    return any(fnmatchcase(media_type, glob) for glob in _INLINE)
+
+
 def _headers(file: File, site: Site, *, download: bool) -> dict[str, str]:
-    inline = not download and any(fnmatchcase(file.media_type, glob) for glob in _INLINE)
+    inline = not download and is_shown_in_place(file.media_type)
     return {
         "Content-Type": file.media_type,
         "Content-Disposition": content_disposition("inline" if inline else "attachment", file.filename),

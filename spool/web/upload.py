@@ -50,9 +50,13 @@ _PENDING: Final = web.RequestKey("pending", _Pending)
 
 async def post_form(request: web.Request) -> web.Response:
     """`POST /files`: stores every file of a multipart/form-data body, all or none."""
+    return created(request, await store_form(request), as_form=True)
+
+
+async def store_form(request: web.Request) -> list[File]:
+    """Stores every file of a multipart/form-data body, all or none."""
     limits = request.app[SITE].limits
-    files = await _store(request, "form", receive_form, form_size(limits), form_size(limits) - limits.max_file_size)
-    return created(request, files, as_form=True)
+    return await _store(request, "form", receive_form, form_size(limits), form_size(limits) - limits.max_file_size)
 
 
 async def put_file(request: web.Request) -> web.Response:

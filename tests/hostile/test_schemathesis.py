@@ -28,7 +28,7 @@ KNOWN = 10 * EFFORT
 EXAMPLES = 5 * EFFORT
 """Requests for each operation and phase that are not given by the document alone."""
 SEQUENCES = 30 * EFFORT
-PATIENCE = 120 * EFFORT
+PATIENCE = 240 * EFFORT
 
 
 def _furnish(server: Server, directory: Path, token: Mapping[str, str]) -> None:

@@ -12,18 +12,28 @@ if TYPE_CHECKING:
     from tests.web.conftest import Ear, Serve, Spool
 
 SCOPES: Final = ("upload", "read", "delete", "grant", "metrics")
+ANY: Final = "any"
 
 
 class Route(NamedTuple):
     method: str
     path: str
     scope: str
-    """What it asks for; "" if nothing."""
+    """What it asks for; "" if nothing, ANY if only for a token."""
     allowed: int
     """What it answers to a request without a body, once that is allowed."""
 
 
 GUARDED: Final = [
+    Route("GET", "/", ANY, 200),
+    Route("HEAD", "/", ANY, 200),
+    Route("POST", "/upload", "upload", 415),
+    Route("POST", "/view/{id}", "upload", 415),
+    Route("GET", "/view/{id}", "read", 200),
+    Route("HEAD", "/view/{id}", "read", 200),
+    Route("GET", "/files.zip", "read", 400),
+    Route("HEAD", "/files.zip", "read", 400),
+    Route("POST", "/delete", "delete", 415),
     Route("POST", "/", "upload", 415),
     Route("POST", "/files", "upload", 415),
     Route("POST", "/files/", "upload", 415),
@@ -78,6 +88,12 @@ PUBLIC: Final = [
     Route("OPTIONS", "/tus/{id}", "", 200),
     Route("OPTIONS", "/files", "", 204),
     Route("OPTIONS", "/uploads/{id}", "", 204),
+    Route("GET", "/login", "", 200),
+    Route("HEAD", "/login", "", 200),
+    Route("POST", "/login", "", 403),
+    Route("POST", "/logout", "", 403),
+    Route("GET", "/ui/{version}/{name}", "", 200),
+    Route("HEAD", "/ui/{version}/{name}", "", 200),
 ]  # fmt: skip
 
 
@@ -91,7 +107,8 @@ async def statuses(spool: Spool, wanted: list[Route] = GUARDED, **headers: str) 
     answers = {}
     for route in wanted:
         record = await spool.stored("seed.txt", token=seed)
-        path = route.path.format(id=record["id"], filename="new.txt", slug="forbidden", secret="x", link_id="x")
+        names = {"filename": "new.txt", "slug": "forbidden", "version": "x", "name": "app.js", "secret": "x"}
+        path = route.path.format(id=record["id"], link_id="x", **names)
         answers[name_of(route)] = (await spool.request(route.method, path, headers=headers)).status
     return answers
 
@@ -103,7 +120,7 @@ def all_are(status: int) -> dict[str, int]:
 @pytest.mark.parametrize("scope", [*SCOPES, "admin"])
 async def test_scope_opens_its_routes_and_no_others(spool: Spool, scope: str) -> None:
     answers = await statuses(spool, Authorization=f"Bearer {await spool.new_token(scope)}")
-    expected = {name_of(r): r.allowed if scope in (r.scope, "admin") else 403 for r in GUARDED}
+    expected = {name_of(r): r.allowed if r.scope == ANY or scope in (r.scope, "admin") else 403 for r in GUARDED}
     assert answers == expected
 
 
@@ -183,7 +200,8 @@ async def test_every_route_is_public_by_name_or_asks_for_a_token(spool: Spool) -
         assert route.resource is not None
         path = route.resource.canonical
         seen.add((route.method, path))
-        filled = path.format(id="x", filename="x", slug="forbidden", secret="x", link_id="x")
+        names = {"filename": "x", "slug": "forbidden", "version": "x", "name": "app.js"}
+        filled = path.format(id="x", secret="x", link_id="x", **names)
         answer = await spool.request(route.method, filled)
         if (route.method, path) in by_secret:
             assert answer.status == 404, (route.method, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from spool.web.api import draft, files, guests, operations, sharing, tus, uploads
+from spool.web.api import draft, files, guests, operations, pages, sharing, tus, uploads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ GROUPS: Final[Sequence[Group]] = (
     guests.GUESTS,
     tus.TUS,
     draft.DRAFT,
+    pages.PAGES,
     operations.OPERATIONS,
 )
 """Every operation; `tests/web/test_api.py` holds them against the routes."""

@@ -28,7 +28,8 @@ ABOUT: Final = (
 )
 _BEARER: Final = (
     "A token as `spool token create` prints it, with the scope that the operation names, or `admin`. A server without "
-    "any token that only its own machine can reach asks for none."
+    "any token that only its own machine can reach asks for none. A browser that signed in at `/login` sends a cookie "
+    "in its place, and with every change the `form_token` of its pages, as a parameter or as `X-Form-Token`."
 )
 _SIGNATURE: Final = "Of an address that `GET /files/{id}/content` led to, where `server.media_base_url` is set."
 _BASIC: Final = "The pass phrase of a grant that has one, as the password under any user name."
@@ -97,6 +98,8 @@ def _security(access: Access) -> list[dict[str, list[str]]]:
     match access:
         case "public" | "link":
             return []
+        case "any scope":
+            return [{"token": []}]
         case "guest":
             return [{}, {"passphrase": []}]
         case "read or signature":

@@ -40,6 +40,7 @@ POLICY: Final = (
 """The Content-Security-Policy under which the page works."""
 _ACCESS: Final = {
     "public": "Open to everybody.",
+    "any scope": "Any token.",
     "read or signature": "Scope `read`, or a signed address.",
     "guest": "Whoever has the address, and knows the pass phrase if there is one.",
     "link": "Whoever has the address.",

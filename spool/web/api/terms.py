@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Schema = Mapping[str, object]
 """A JSON Schema (2020-12)."""
-Access = Literal["public", "upload", "read", "delete", "grant", "metrics", "read or signature", "guest", "link"]
-"""Who may: everybody, principals of a scope, also whoever has a signed address, or who knows a secret address."""
+Access = Literal[
+    "public", "any scope", "upload", "read", "delete", "grant", "metrics", "read or signature", "guest", "link"
+]
+"""Who may: everybody, every principal, those of a scope, also whoever has a signed address, or knows a secret one."""
 Speech = Literal["plain", "tus", "rufh"]
 """How problems are worded: as they are, or by a dialect of resumable uploads."""
 
