@@ -111,14 +111,19 @@ def size_of(batch: Iterable[bytes]) -> int:
 
 
 async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[bytes] | None:
-    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small."""
+    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small.
+
+    If what is held is not small, nothing is waited for, and the batch is empty.
+    """
     size = size_of(held)
+    if size > _SMALL:
+        return []
     async for batch in source:
         size += size_of(batch)
         if size > _SMALL:
             return batch
         held.append(b"".join(batch))  # whatever the pieces in which it came, it takes no more memory than it is long
-    return None if size <= _SMALL else []
+    return None
 
 
 def new_key(now: datetime, id: UploadId) -> Key:

@@ -49,7 +49,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its event loop must not be there for other tests
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
