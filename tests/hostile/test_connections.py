@@ -126,7 +126,7 @@ class TestDescriptors:
             client = stack.enter_context(closing(connected(server)))
             assert works(client)
             forms = [stack.enter_context(closing(begin_form(server, 100))) for _ in range(3)]
-            eventually(lambda: server.staged() == 3 * 99)  # of the last ones, more may come
+            eventually(lambda: server.staged() >= 3 * 99)  # of the last ones, more may come
             assert one_more(server) == 503
             assert server.put("beside", b"x", client)["size"] == 1
             for form in forms:
