@@ -92,8 +92,8 @@ def test_large_pipe_takes_little_memory(server: Server, large: Source) -> None:
 
 
 def size_of(number: int) -> int:
-    """A few small ones; most are larger than 20 MiB."""
-    return (number + 1) * 100_000 if number % 8 == 0 else (20 + number // 4) * MIB + number
+    """A few small ones, of which half is a batch already; most are larger than 20 MiB."""
+    return (number + 10) * 100_000 if number % 8 == 0 else (20 + number // 4) * MIB + number
 
 
 def blocks(number: int) -> Iterator[bytes]:
