@@ -129,7 +129,9 @@ class Ingest:
         if more is None and await reservation.hold(size_of(held)):
             body = b"".join(held)
             return _Arrival(Staged(len(body)), media_type, digests(hashes, body), body)
-        staged, found = await self._stage(key, hashes, _chain(held, more, source), reservation)
+        first = [batch for batch in (held, more) if batch]
+        del held, more  # or they would be kept until the upload ends
+        staged, found = await self._stage(key, hashes, _chain(first, source), reservation)
         return _Arrival(staged, media_type, found)
 
     async def _stage(
@@ -284,14 +286,13 @@ class _Arrival(NamedTuple):
     body: bytes | None = None
 
 
-async def _chain(
-    held: list[bytes], more: list[bytes] | None, source: AsyncIterator[list[bytes]]
-) -> AsyncIterator[list[bytes]]:
-    yield held
-    if more:
-        yield more
+async def _chain(first: list[list[bytes]], source: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """The batches of `first`, which it takes out, and those that come."""
+    while first:
+        yield first.pop(0)
     async for batch in source:
         yield batch
+        del batch  # or a stalled upload would hold it until the next one is full
 
 
 async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
