@@ -94,8 +94,8 @@ def record(connection: Connection, files: Sequence[File]) -> None:
 
 def forget(connection: Connection, before: datetime) -> int:
     """See `Grants.forget_grants`."""
-    sql = "DELETE FROM grants WHERE expires_at < ?1 OR revoked_at < ?1"
-    return connection.execute(sql, (microseconds(before),)).rowcount
+    sql = "DELETE FROM grants WHERE expires_at < :before OR revoked_at < :before"
+    return connection.execute(sql, {"before": microseconds(before)}).rowcount
 
 
 def _required(row: Row | None) -> Row:

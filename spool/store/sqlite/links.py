@@ -46,10 +46,10 @@ def revoke(connection: Connection, id: LinkId, now: datetime) -> None:
 
 def take(connection: Connection, id: LinkId, size: int, downloads: int) -> None:
     """See `Links.take_download`."""
-    sql = """UPDATE links SET downloads = downloads + ?1, given = given + ?2
-        WHERE id = ?3 AND revoked_at IS NULL AND downloads + ?1 <= max_downloads
-        AND given + ?2 <= (max_downloads + 1) * (SELECT size FROM files WHERE files.id = file_id)"""
-    if not connection.execute(sql, (downloads, size, id)).rowcount:
+    sql = """UPDATE links SET downloads = downloads + :downloads, given = given + :size
+        WHERE id = :id AND revoked_at IS NULL AND downloads + :downloads <= max_downloads
+        AND given + :size <= (max_downloads + 1) * (SELECT size FROM files WHERE files.id = file_id)"""
+    if not connection.execute(sql, {"downloads": downloads, "size": size, "id": id}).rowcount:
         raise Gone("this link is used up: the file was given out as often as it allows")
 
 
@@ -61,5 +61,5 @@ def give_back(connection: Connection, id: LinkId, size: int, downloads: int) -> 
 
 def forget(connection: Connection, before: datetime) -> int:
     """See `Links.forget_links`."""
-    sql = "DELETE FROM links WHERE expires_at < ?1 OR revoked_at < ?1"
-    return connection.execute(sql, (microseconds(before),)).rowcount
+    sql = "DELETE FROM links WHERE expires_at < :before OR revoked_at < :before"
+    return connection.execute(sql, {"before": microseconds(before)}).rowcount
