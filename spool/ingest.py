@@ -21,7 +21,7 @@ from spool.labels import to_label
 from spool.metrics import Metrics
 from spool.model import File, FileId, Key, Staged, Upload, UploadId
 from spool.policy import file_too_large
-from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of
+from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of, update
 from spool.tokens import hash_secret, new_secret
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ class Ingest:
         more = await fill(held, source)
         if more is None and await reservation.hold(size_of(held)):
             body = b"".join(held)
-            return _Arrival(Staged(len(body)), media_type, digests(hashes, body), body)
+            update(hashes, body)  # quick enough for the event loop, for it is small
+            return _Arrival(Staged(len(body)), media_type, digests(hashes), body)
         first = [batch for batch in (held, more) if batch]
         del held, more  # or they would be kept until the upload ends
         staged, found = await self._stage(key, hashes, _chain(first, source), reservation)

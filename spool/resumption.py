@@ -20,7 +20,7 @@ from spool import lifecycle
 from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound, Superseded
 from spool.model import Resumable, Staged, Upload, UploadId
 from spool.policy import file_too_large, require_grant
-from spool.staging import HEAD, new_hashes, new_key
+from spool.staging import HEAD, digests, new_hashes, new_key, update
 from spool.turn import Turn
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Resumption:
             with await self.blobs.open(upload.key, staged=True) as blob:  # closed also if its thread never gets to it
                 hashes = await asyncio.get_running_loop().run_in_executor(None, _hash, blob, upload)
         self._hashes.pop(upload.id, None)
-        return {name: hash_.digest() for name, hash_ in hashes.items()}
+        return digests(hashes)
 
     async def _read_head(self, upload: Resumable) -> bytes:
         with await self.blobs.open(upload.key, staged=True) as blob:
@@ -231,8 +231,7 @@ def _hash(blob: BinaryIO, upload: Resumable) -> Hashes:
     with blob:
         while left and (chunk := blob.read(min(_READ, left))):
             left -= len(chunk)
-            for hash_ in hashes.values():
-                hash_.update(chunk)
+            update(hashes, chunk)
     return hashes
 
 

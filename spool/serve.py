@@ -246,19 +246,23 @@ async def _serve(  # noqa: PLR0913  # what it is made of
         await background.spawn(systemd.beat_for_ever(told))
         if certificate:
             await background.spawn(certificate.reload_for_ever())
-        async with upkeep(config.storage, site, site.rates, lambda: site.ingest.active):
+        async with upkeep(config.storage, site):
             await stop.wait()
-        systemd.tell(told, "STOPPING=1")
-        _log.info("server.draining", {"grace": config.server.shutdown_grace.total_seconds()})
-        # first of all drain: aiohttp's own clean-up would throw away what clients still send
-        for listener in runner.sites:
-            await listener.stop()
-        if not await site.traffic.drain(config.server.shutdown_grace.total_seconds()):
-            _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
+            systemd.tell(told, "STOPPING=1")
+            await _drain(config, site, runner)
     finally:
         await background.close()
         await runner.cleanup()
-        await site.rates.save_if_possible()
+
+
+async def _drain(config: Config, site: Site, runner: Runner) -> None:
+    """First of all: aiohttp's own clean-up would throw away what clients still send."""
+    grace = config.server.shutdown_grace.total_seconds()
+    _log.info("server.draining", {"grace": grace})
+    for listener in runner.sites:
+        await listener.stop()
+    if not await site.traffic.drain(grace):
+        _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
 
 
 def _make_runner(config: Config, site: Site, crowd: Crowd, certificate: Certificate | None) -> Runner:

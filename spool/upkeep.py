@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from spool.config import Storage
     from spool.model import Key
     from spool.ports import Clock, Index, LabelledStore
-    from spool.rates import Rates
     from spool.web.site import Site
 
     Active = Callable[[], frozenset[Key]]
@@ -36,26 +35,26 @@ _SCRUB_EVERY: Final = timedelta(minutes=1)
 
 
 @asynccontextmanager
-async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> AsyncIterator[None]:
+async def upkeep(storage: Storage, site: Site) -> AsyncIterator[None]:
     """The background steps run meanwhile."""
     jobs = aiojobs.Scheduler()
     try:
-        await jobs.spawn(_sweep_for_ever(site, storage, active))
-        await jobs.spawn(rates.keep_saving())
+        await jobs.spawn(_sweep_for_ever(site, storage))
+        await jobs.spawn(site.rates.keep_saving())
         await jobs.spawn(site.guests.watch())
         if storage.scrub_interval:
             await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
         yield
     finally:
         await jobs.close()
-        await rates.save_if_possible()
+        await site.rates.save_if_possible()
 
 
-async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
+async def _sweep_for_ever(site: Site, storage: Storage) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, site.clock)
-            swept = await sweep(site.blobs, site.index, active, EVER, site.clock)
+            swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER, site.clock)
             site.metrics.swept(*swept, site.clock().timestamp())
             await audit.run_once(site.index, site.clock, storage.audit_ttl)
         except SpoolError as error:

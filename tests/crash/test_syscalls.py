@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash import book
 from tests.crash.book import listing, unaccounted
-from tests.crash.operation import INLINE_OPERATIONS, OPERATIONS, OneShot
+from tests.crash.operation import INLINE_OPERATIONS, OPERATIONS, OneShot, Way
 from tests.crash.tracer import LOOP, Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
 from tests.process import EFFORT, Server, eventually, slowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.crash.operation import Operation
@@ -29,15 +27,6 @@ CALLS = (
 ON_THE_LOOP = ("sendto", "write")
 ALL = EFFORT >= 20
 ENV = {"SPOOL_SERVER_INTERIM_RESPONSES": "false", "SPOOL_LIMITS_MIN_FREE_SPACE": "1 MiB"}
-
-
-@dataclass(frozen=True)
-class Way:
-    """A setting of the servers, what is asked of them, and how many points of each store are tried."""
-
-    env: dict[str, str]
-    operations: Mapping[str, Callable[[str], Operation]]
-    points: int
 
 
 WAYS = {

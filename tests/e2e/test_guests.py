@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +118,21 @@ def test_revocation_cuts_off_a_running_upload(server: Server, data: Path, by: st
     assert (answer.status, answer.json["type"]) == (410, "/problems/gone")
     eventually(lambda: not server.staged())
     assert (server.files(), server.blobs()) == ([], {})
+
+
+def test_revocation_cuts_off_an_upload_that_a_stopping_server_waits_for(server: Server, data: Path) -> None:
+    url = invited(server)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(curl, "--limit-rate", "100k", "-T", str(data), f"{url}/")
+        eventually(server.staged)
+        os.kill(server.pid, signal.SIGTERM)
+        eventually(lambda: server.events("server.draining"))
+        spool(server, "grant", "revoke", grant_id(server))
+        answer = sending.result()
+    assert (answer.status, answer.json["type"]) == (410, "/problems/gone")
+    [refused] = server.events("upload.refused")  # and not only the commit, once all had come
+    assert refused["bytes"] < data.stat().st_size
+    assert server.wait() == 0
 
 
 def test_hundred_guests_together_pass_no_bound(server: Server) -> None:

@@ -10,24 +10,15 @@ import pytest
 
 from spool.errors import BeyondGrant, Gone, NotFound, SpoolError
 from spool.model import File, FileId, Grant, GrantId, Link, LinkId, Override, Usage
-from spool.store.sqlite import SqliteIndex, open_sqlite
 from spool.work import sharing
 
 from .index_suite import DAY, NOON, a_file, listed
 from .uploads_model import an_upload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from spool.store.sqlite import SqliteIndex
 
 ID = GrantId("grant-1")
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    index = await open_sqlite(tmp_path / "index.db")
-    yield index
-    await index.aclose()
 
 
 def a_grant(name: str = "1", **changes: object) -> Grant:
