@@ -31,13 +31,13 @@ class Hold(Protocol):
     """What one running upload holds; it is let go of at the end of the `with`."""
 
     async def take(self, size: int) -> None:
-        """`size` bytes are about to be written. Raises QuotaExceeded or StorageFull if they may not be."""
+        """`size` bytes are about to be written. Raises QuotaExceeded, BeyondGrant or StorageFull if they may not be."""
 
     async def hold(self, size: int) -> bool:
         """Whether `size` bytes may stay in memory until the commit; then they are taken. Raises as `take` does."""
 
     async def add_file(self) -> None:
-        """The upload is to become one file more. Raises QuotaExceeded or StorageFull."""
+        """The upload is to become one file more. Raises QuotaExceeded, BeyondGrant or StorageFull."""
 
     def recorded(self) -> None:
         """All that was taken is on the disk, and the index counts it from now on."""
@@ -54,8 +54,9 @@ class Ledger(Protocol):
     def running(self) -> int:
         """Uploads of this process that hold something."""
 
-    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Hold:
-        """What an upload of `size` bytes, or of unknown size, has to hold.
+    async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Hold:
+        """What an upload of `size` bytes, or of unknown size, has to hold; to be used as a context manager.
 
-        It may become `files` files that the index does not count yet. Raises TooMany, QuotaExceeded or StorageFull.
+        With `least` it holds that much if there is no room for `size`. It may become `files` files that the index does
+        not count yet. Raises TooMany, QuotaExceeded, BeyondGrant or StorageFull.
         """

@@ -72,6 +72,15 @@ class Unauthenticated(SpoolError):
     slug, title, status = "unauthenticated", "Token required", 401
 
 
+class PassphraseRequired(Unauthenticated):
+    """The link asks for a pass phrase, and the request has none, or a wrong one.
+
+    It is the password of HTTP's Basic authentication, under any user name, or a form's first field, `passphrase`.
+    """
+
+    slug, title = "passphrase-required", "Pass phrase required"
+
+
 class Forbidden(SpoolError):
     """The token is valid, but its scopes do not cover what was asked.
 
@@ -79,6 +88,15 @@ class Forbidden(SpoolError):
     """
 
     slug, title, status = "forbidden", "Not allowed", 403
+
+
+class BeyondGrant(Forbidden):
+    """As many files, or bytes, as its owner allows have come by this link, or are on their way.
+
+    `unit` says which: "bytes" or "files". Nothing was stored.
+    """
+
+    slug, title = "beyond-grant", "Link used up"
 
 
 class NotFound(SpoolError):
@@ -121,9 +139,12 @@ class Superseded(SpoolError):
 
 
 class Gone(SpoolError):
-    """The upload has expired, or was given up. A new one has to be created."""
+    """The upload has expired, or was given up: a new one has to be created.
 
-    slug, title, status = "gone", "Upload gone", 410
+    Or the link, for upload or for download, has expired, was revoked, or is used up.
+    """
+
+    slug, title, status = "gone", "Gone", 410
 
 
 class Damaged(SpoolError):

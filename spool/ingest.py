@@ -16,12 +16,13 @@ from itertools import starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from spool.errors import DigestMismatch, SpoolError
+from spool.errors import BeyondGrant, DigestMismatch, Gone, SpoolError
 from spool.labels import to_label
 from spool.metrics import Metrics
 from spool.model import File, FileId, Key, Staged, Upload, UploadId
 from spool.policy import file_too_large
-from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of
+from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of, update
+from spool.tokens import hash_secret, new_secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -94,38 +95,41 @@ class Ingest:
         Memory does not depend on the size. Whatever ends it early, an error, a cancellation, or `body` raising,
         leaves nothing. Raises TooLarge as soon as too many bytes came, BadType as soon as the head is known.
         """
-        start, now = monotonic(), self._clock()
-        grant = self._policy.admit(intent, now)
+        start, now, policy = monotonic(), self._clock(), self._policy.under(who.grant)
+        terms = policy.admit(intent, now)
         id = UploadId(secrets.token_hex(16))  # noqa: A001  # `id` is the word of the design
         key = new_key(now, id)
         self._active.add(key)
         try:
-            source = batches(_limited(body, grant.max_size), self.batch_size)
-            arrival = await self._arrive(key, new_hashes(intent.digests), source, reservation)
+            source = batches(_limited(body, terms.max_size), self.batch_size)
+            arrival = await self._arrive(key, new_hashes(intent.digests), source, reservation, policy)
         except BaseException:
             await self._drop([key])
             raise
         self.metrics.stage.observe(monotonic() - start)
-        return Upload(id, key, who.name, intent, grant, *arrival)
+        return Upload(id, key, who.name, intent, terms, *arrival, grant=who.grant_id)
 
-    async def admit(self, who: Principal, size: int | None, files: int = 1) -> Hold:
+    async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Hold:
         """Leave to send `size` bytes, or as many as come; see `Ledger.admit`."""
-        return await self._admission.admit(who, size, files)
+        return await self._admission.admit(who, size, files, least=least)
 
     def describe(self, upload: Upload, intent: Intent) -> Upload:
         """The upload under an intent that became known only after its bytes. Raises as `Policy.admit` does."""
-        return replace(upload, intent=intent, grant=self._policy.admit(intent, self._clock()))
+        return replace(upload, intent=intent, terms=self._policy.admit(intent, self._clock()))
 
-    async def _arrive(
-        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Hold
+    async def _arrive(  # all of what one upload is made of
+        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Hold, policy: Policy
     ) -> _Arrival:
         held = [b"".join(await anext(source, []))]
-        media_type = await self.sniff(held[0])
+        media_type = await self.sniff(held[0], policy)
         more = await fill(held, source)
         if more is None and await reservation.hold(size_of(held)):
             body = b"".join(held)
-            return _Arrival(Staged(len(body)), media_type, digests(hashes, body), body)
-        staged, found = await self._stage(key, hashes, _chain(held, more, source), reservation)
+            update(hashes, body)  # quick enough for the event loop, for it is small
+            return _Arrival(Staged(len(body)), media_type, digests(hashes), body)
+        first = [batch for batch in (held, more) if batch]
+        del held, more  # or they would be kept until the upload ends
+        staged, found = await self._stage(key, hashes, _chain(first, source), reservation)
         return _Arrival(staged, media_type, found)
 
     async def _stage(
@@ -142,10 +146,10 @@ class Ingest:
         finally:
             await writer.aclose()
 
-    async def sniff(self, head: bytes) -> str:
-        """The type of what starts with `head`. Raises BadType if policy refuses it."""
+    async def sniff(self, head: bytes, policy: Policy) -> str:
+        """The type of what starts with `head`. Raises BadType if `policy` refuses it."""
         media_type = await self._sniffer.sniff(head)
-        self._policy.recheck(media_type)
+        policy.recheck(media_type)
         return media_type
 
     def batch_size(self) -> int:
@@ -156,8 +160,9 @@ class Ingest:
     async def commit(self, uploads: Sequence[Upload], answer: Answer | None = None) -> list[File]:
         """The uploads are files, all or none, durably; so is `answer`, which gets them.
 
-        Raises DigestMismatch, and leaves nothing, if the bytes are not those that an intent claims. After StorageFull
-        or Unavailable whether the files are there is unknown. The uploads are used up in every case.
+        Raises DigestMismatch if the bytes are not those that an intent claims, Gone or BeyondGrant if nothing, or not
+        so much, comes by the uploads' grant any more; then nothing is left of them. After StorageFull or Unavailable
+        whether the files are there is unknown. The uploads are used up in every case.
         """
         start, keys = monotonic(), [upload.key for upload in uploads]
         try:
@@ -167,6 +172,9 @@ class Ingest:
             raise
         try:
             files = await self._record(uploads, answer=answer)
+        except (Gone, BeyondGrant):  # certainly no file; it would otherwise lie there until the next sweep
+            await self._drop(keys)
+            raise
         finally:
             self._active.difference_update(keys)
         self.metrics.commit.observe(monotonic() - start)
@@ -207,7 +215,8 @@ class Ingest:
         self, uploads: Sequence[Upload], *, answer: Answer | None = None, row: Resumable | None = None
     ) -> list[File]:
         now = self._clock()
-        files = [self._file(upload, now) for upload in uploads]
+        # Its secret is not kept, so that a retry could not be told it.
+        files = [self._file(up, now, deletable=up.grant is not None and answer is None) for up in uploads]
         bodies = {file.id: up.body or b"" for up, file in zip(uploads, files, strict=True) if file.inline}
         draft = answer and replace(answer, created_at=now)
         recorded = await self._files.finish(files, draft, row, share=self._dedupe, bodies=bodies)
@@ -216,7 +225,8 @@ class Ingest:
             await asyncio.gather(*starmap(self._share, shared))
         return list(recorded)
 
-    def _file(self, upload: Upload, now: datetime) -> File:
+    def _file(self, upload: Upload, now: datetime, *, deletable: bool = False) -> File:
+        secret = new_secret() if deletable else None
         return File(
             id=FileId(upload.id),
             key=upload.key,
@@ -227,8 +237,11 @@ class Ingest:
             declared_type=upload.intent.media_type,
             sha256=upload.digests["sha-256"].hex(),
             created_at=now,
-            expires_at=upload.grant.expires_at,
+            expires_at=upload.terms.expires_at,
             metadata=upload.intent.metadata,
+            grant=upload.grant,
+            delete_hash=None if secret is None else hash_secret(secret),
+            delete_secret=secret,
             inline=self._is_inline(upload),
         )
 
@@ -271,14 +284,13 @@ class _Arrival(NamedTuple):
     body: bytes | None = None
 
 
-async def _chain(
-    held: list[bytes], more: list[bytes] | None, source: AsyncIterator[list[bytes]]
-) -> AsyncIterator[list[bytes]]:
-    yield held
-    if more:
-        yield more
+async def _chain(first: list[list[bytes]], source: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """The batches of `first`, which it takes out, and those that come."""
+    while first:
+        yield first.pop(0)
     async for batch in source:
         yield batch
+        del batch  # or a stalled upload would hold it until the next one is full
 
 
 async def _limited(body: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 
 def visible(upload: Resumable, who: Principal, dialect: str, now: datetime) -> Resumable:
-    """The upload, for the principal and the protocol that created it. Raises NotFound for others, Gone once expired."""
-    if upload.owner != who.name or upload.dialect != dialect:
+    """The upload, for the principal and the protocol that created it. Raises NotFound for others, Gone once expired.
+
+    A guest's is for whoever comes by the same grant and knows its id, and not for the grant's owner.
+    """
+    if (upload.owner, upload.grant, upload.dialect) != (who.name, who.grant_id, dialect):
         raise NotFound("there is no such upload")
     if upload.expires_at <= now:
         raise Gone("this upload has expired")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 FileId = NewType("FileId", str)
 UploadId = NewType("UploadId", str)
 TokenId = NewType("TokenId", str)
+GrantId = NewType("GrantId", str)
+LinkId = NewType("LinkId", str)
 Key = NewType("Key", str)
 """Names a blob in a store. Opaque to everyone but the store; never derived from what a client sent."""
 
@@ -52,7 +54,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Terms:
     """What policy allows an intent to become."""
 
     max_size: int
@@ -76,13 +78,15 @@ class Upload:
     key: Key
     owner: str
     intent: Intent
-    grant: Grant
+    terms: Terms
     staged: Staged
     media_type: str
     digests: Mapping[str, bytes]
     """Of the bytes that arrived: sha-256, and whatever else the intent claims a digest for."""
     body: bytes | None = None
     """All of them, if they are few: the commit writes them. Otherwise they are staged."""
+    grant: GrantId | None = None
+    """By which a guest brought it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class Resumable:
     """As detected, once the head is there."""
     file_id: FileId | None
     """The file that it became."""
+    grant: GrantId | None = None
+    """By which a guest created it, and without which nobody continues it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,11 @@ class File:
     """What is wrong with the blob, as the latest check of it found."""
     inline: bool = False
     """The index has its bytes, and no blob has its key."""
+    grant: GrantId | None = None
+    """By which a guest brought it; the grant itself may be gone."""
+    delete_hash: str | None = None
+    delete_secret: str | None = field(default=None, repr=False, compare=False)
+    """By which the guest who brought it may delete it; known in the request that stored it, and recorded nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +211,7 @@ class FileQuery:
     """Created at or after."""
     until: datetime | None = None
     """Created before."""
+    grant: GrantId | None = None
     sort: Sort = "created_at"
     descending: bool = True
 
@@ -305,12 +317,74 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave for guests, who have no token, to upload in its owner's name. The index keeps the hash of its secret."""
+
+    id: GrantId
+    owner: str
+    note: str
+    """What its owner tells the guests."""
+    created_at: datetime
+    expires_at: datetime
+    max_files: int
+    """That may come by it, ever: one that is deleted is not given back."""
+    max_size: int = 0
+    """Bytes that may come by it, ever; 0 is without limit."""
+    max_file_size: int = 0
+    """Bytes of one file; 0 is as the server has it."""
+    types: tuple[str, ...] = ()
+    """Globs over the detected media type; none means every type that the server takes."""
+    passphrase: str | None = None
+    """What `tokens.hash_passphrase` made of the pass phrase that guests must know; None if there is none."""
+    revoked_at: datetime | None = None
+    files: int = 0
+    size: int = 0
+    """Of what came by it."""
+    override: Override | None = None
+
+    @property
+    def allowance(self) -> Allowance:
+        """Its bounds on files and bytes, which hold beside those of its owner."""
+        return Allowance(self.max_size, self.max_files)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An address at which one file's bytes are for whoever has it. The index keeps the hash of its secret."""
+
+    id: LinkId
+    file_id: FileId
+    created_by: str
+    """The principal that made it."""
+    created_at: datetime
+    expires_at: datetime
+    max_downloads: int | None = None
+    """How often the whole file is given out; None is without limit, and then nothing is counted."""
+    revoked_at: datetime | None = None
+    downloads: int = 0
+    given: int = 0
+    """Bytes that were given out, or are being, as the downloads were."""
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking, what they may do, and how much of it."""
 
     name: str
+    """Of a guest: that of the grant's owner, in whose name everything is stored."""
     scopes: frozenset[str]
     allowance: Allowance = Allowance()
+    grant: Grant | None = None
+
+    @property
+    def account(self) -> str:
+        """Under which requests are counted and answers remembered: guests must not meet those of the owner."""
+        return self.name if self.grant is None else f"grant {self.grant.id}"
+
+    @property
+    def grant_id(self) -> GrantId | None:
+        """That of a guest's grant."""
+        return None if self.grant is None else self.grant.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from spool.errors import BadRequest, BadType, Forbidden, TooLarge
-from spool.model import Grant
+from spool.errors import BadRequest, BadType, Forbidden, Gone, NotFound, TooLarge
+from spool.model import Terms
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
-    from spool.model import File, Intent, Principal
+    from spool.model import File, Grant, Intent, Link, Principal
 
-SCOPES: Final = ("upload", "read", "delete", "metrics", "admin")
+SCOPES: Final = ("upload", "read", "delete", "grant", "metrics", "admin")
 """What a token can allow. `admin` allows everything."""
+GRANT_LASTS: Final = timedelta(days=7)
+"""How long a grant, or a link, works where nothing else is said."""
+GRANT_FILES: Final = 100
+"""How many files may come by a grant where nothing else is said."""
+MAX_GRANT_FILES: Final = 100_000
+MAX_NOTE: Final = 4096
+MAX_PASSPHRASE: Final = 1024
+"""Bytes of one."""
+REMEMBERED: Final = timedelta(days=30)
+"""How long a grant or link that has ended is remembered, so that who comes late learns what became of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +40,17 @@ class Policy:
     """Globs over the detected media type; a type that is both allowed and denied is denied."""
     expire_after: timedelta | None = None
     """The longest a file may stay; None means for ever."""
+    grant_types: tuple[str, ...] = ()
+    """Globs that a guest's file must match as well; none means every type."""
 
-    def admit(self, intent: Intent, now: datetime) -> Grant:
+    def under(self, grant: Grant | None) -> Policy:
+        """What this spool takes in by the grant."""
+        if grant is None:
+            return self
+        size = min(self.max_file_size, grant.max_file_size or self.max_file_size)
+        return replace(self, max_file_size=size, grant_types=grant.types)
+
+    def admit(self, intent: Intent, now: datetime) -> Terms:
         """What the intent may become, by its claims alone.
 
         Raises TooLarge for a declared size over the limit, BadRequest for an expiry that is not in the future.
@@ -39,7 +59,7 @@ class Policy:
             raise file_too_large(self.max_file_size)
         if intent.expires_at is not None:
             require_future(intent.expires_at, now)
-        return Grant(self.max_file_size, self.expiry(intent.expires_at, now))
+        return Terms(self.max_file_size, self.expiry(intent.expires_at, now))
 
     def expiry(self, wanted: datetime | None, since: datetime) -> datetime | None:
         """When a file stored at `since` expires: as wanted, but not later than policy allows."""
@@ -50,7 +70,7 @@ class Policy:
 
     def recheck(self, media_type: str) -> None:
         """Raises BadType if files of the detected type are not taken in."""
-        allowed = not self.allow_types or _matches(media_type, self.allow_types)
+        allowed = all(not globs or _matches(media_type, globs) for globs in (self.allow_types, self.grant_types))
         if not allowed or _matches(media_type, self.deny_types):
             raise BadType(f"files of type {media_type} are not accepted here", media_type=media_type)
 
@@ -80,3 +100,31 @@ def require_edit(who: Principal, file: File) -> None:
     """Raises Forbidden unless the principal may change this record: its uploader may, and an admin."""
     if "admin" not in who.scopes and who.name != file.owner:
         raise Forbidden("only the uploader of a file, or an admin, may change its record")
+
+
+def require_grant(grant: Grant, now: datetime) -> None:
+    """Raises Gone if nothing can come by this grant any more."""
+    if grant.revoked_at is not None:
+        raise Gone("whoever gave out this link has revoked it")
+    if grant.expires_at <= now:
+        raise Gone("this link has expired")
+
+
+def require_link(link: Link, now: datetime) -> None:
+    """Raises Gone if nobody is given the file by this link any more."""
+    if link.revoked_at is not None:
+        raise Gone("whoever gave out this link has revoked it")
+    if link.expires_at <= now:
+        raise Gone("this link has expired")
+
+
+def require_grant_owner(who: Principal, grant: Grant) -> None:
+    """Raises NotFound unless the grant is the principal's own, or they are an admin."""
+    if "admin" not in who.scopes and who.name != grant.owner:
+        raise NotFound("there is no such grant")
+
+
+def require_link_owner(who: Principal, link: Link, file: File) -> None:
+    """Raises Forbidden unless the principal may revoke the link: who made it may, the file's uploader, and an admin."""
+    if "admin" not in who.scopes and who.name not in (link.created_by, file.owner):
+        raise Forbidden("only who made a link, the uploader of its file, or an admin, may revoke it")

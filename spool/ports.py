@@ -7,7 +7,9 @@ whether the verb took effect is unknown until the same question is asked again.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from spool.sharing import Grants, Links
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -177,8 +179,9 @@ class Files(Protocol):
         of its own; but if that one is damaged, it names the new blob too, and is so no longer.
 
         `upload` is what the one file was before: its row becomes finished and names the file, in the same transaction.
-        Raises Rejected if an answer with its owner and key, not older than `answer`'s day, exists already; Superseded
-        if the row of `upload` is not complete at its epoch.
+        All came by one grant, which then has counted them, or by none. Raises Rejected if an answer with its owner and
+        key, not older than `answer`'s day, exists already; Superseded if the row of `upload` is not complete at its
+        epoch; Gone if the grant has ended by when the files are recorded, BeyondGrant if they are more than it allows.
         """
 
     async def file(self, id: FileId) -> File:
@@ -320,6 +323,32 @@ class Tokens(Protocol):
         """`has_tokens` and `Allowances.override` in one."""
 
 
+class Session(NamedTuple):
+    """A browser that signed in with a token. Its cookie holds the secret; the index keeps its hash."""
+
+    token: Token
+    expires_at: datetime
+
+
+class Sessions(Protocol):
+    """Browsers that are signed in."""
+
+    async def add_session(self, session: Session, secret_hash: str, over: datetime) -> None:
+        """The session is known, under the hex SHA-256 of its secret; those that expired by `over` are gone.
+
+        Raises NotFound if its token is no longer known.
+        """
+
+    async def session(self, secret_hash: str) -> Session | None:
+        """The session with this secret, expired or not, with its token as `Tokens.token` gives it.
+
+        None if there is none, it was ended, or its token was revoked.
+        """
+
+    async def end_session(self, secret_hash: str) -> None:
+        """The session is no longer known. Idempotent."""
+
+
 class Allowances(Protocol):
     """What operators allow single principals, and how often those have asked."""
 
@@ -355,8 +384,8 @@ class Audit(Protocol):
         """Of the 10,000 oldest entries, those made before `before`, or behind the latest `most`, are gone; how many."""
 
 
-class Index(Uploads, Files, Inventory, Answers, Tokens, Allowances, Audit, Protocol):
-    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the seven."""
+class Index(Uploads, Files, Inventory, Answers, Tokens, Sessions, Allowances, Audit, Grants, Links, Protocol):
+    """All of it, for whoever opens and closes it. Callers ask for the narrowest of the ten."""
 
     async def secret(self) -> bytes:
         """32 random bytes, made once with the index and the same ever after: the key that signs links."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Final, Protocol
 
-from spool.errors import RateLimited
+from spool.errors import RateLimited, SpoolError
 from spool.model import Window
 
 if TYPE_CHECKING:
     from spool.model import Principal
     from spool.ports import Allowances, Clock
+
+_log = logging.getLogger(__name__)
 
 SECONDS: Final = 60
 _LENGTH: Final = timedelta(seconds=SECONDS)
@@ -60,13 +64,14 @@ class Rates:
         if not limit:
             return None
         now = self._clock()
-        window = self._windows.get(who.name)
+        account = who.account
+        window = self._windows.get(account)
         if window is None or not window.since <= now < window.since + _LENGTH:
-            window = Window(who.name, now, 0)
+            window = Window(account, now, 0)
         exceeded = window.requests >= limit
         if not exceeded:
-            window = self._windows[who.name] = replace(window, requests=window.requests + 1)
-            self._unsaved.add(who.name)
+            window = self._windows[account] = replace(window, requests=window.requests + 1)
+            self._unsaved.add(account)
         reset = ceil((window.since + _LENGTH - now).total_seconds())
         return Rate(limit, max(limit - window.requests, 0), reset, exceeded)
 
@@ -84,6 +89,19 @@ class Rates:
         ended = [w.owner for w in self._windows.values() if w.since <= over and w.owner not in self._unsaved]
         for owner in ended:
             del self._windows[owner]
+
+    async def save_if_possible(self) -> None:
+        """As `save`; what the index cannot take is told to the log, and kept for the next time."""
+        try:
+            await self.save()
+        except SpoolError as error:
+            _log.warning("rates.unsaved", {"reason": str(error)})
+
+    async def keep_saving(self) -> None:
+        """No request waits for the index to count it: a crash may give back what was counted in the last second."""
+        while True:
+            await asyncio.sleep(1)
+            await self.save_if_possible()
 
 
 if TYPE_CHECKING:

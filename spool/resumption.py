@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from spool import lifecycle
-from spool.errors import BadRequest, BadType, DigestMismatch, Superseded
+from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound, Superseded
 from spool.model import Resumable, Staged, Upload, UploadId
-from spool.policy import file_too_large
-from spool.staging import HEAD, new_hashes, new_key
+from spool.policy import file_too_large, require_grant
+from spool.staging import HEAD, digests, new_hashes, new_key, update
 from spool.turn import Turn
 from spool.turns import Turns
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from spool.model import File, Intent, Principal
     from spool.policy import Policy
     from spool.ports import BlobStore, Clock, Files, Uploads
+    from spool.sharing import Grants
     from spool.staging import Hashes
 
 _REMEMBERED: Final = 1024
@@ -51,6 +52,7 @@ class Resumption:
         blobs: BlobStore,
         uploads: Uploads,
         files: Files,
+        grants: Grants,
         policy: Policy,
         clock: Clock,
         ttl: timedelta,
@@ -65,6 +67,7 @@ class Resumption:
         self.uploads = uploads
         self.policy = policy
         self._files = files
+        self._grants = grants
         self._clock = clock
         self._ttl = ttl
         self._turns = turns or Turns()
@@ -75,7 +78,7 @@ class Resumption:
     ) -> Resumable:
         """A new upload without bytes, recorded. Raises as `Policy.admit` and `Ingest.admit` do."""
         now = self._clock()
-        self.policy.admit(intent, now)
+        self.policy.under(who.grant).admit(intent, now)
         upload = Resumable(
             id=(id := UploadId(secrets.token_hex(16))),  # noqa: A001  # `id` is the word of the design
             key=new_key(now, id),
@@ -91,6 +94,7 @@ class Resumption:
             epoch=0,
             media_type=None,
             file_id=None,
+            grant=who.grant_id,
         )
         with await self.ingest.admit(who, intent.size or 0):  # until the row itself counts
             await self.uploads.add_upload(upload)
@@ -102,7 +106,7 @@ class Resumption:
         Raises NotFound, also for the uploads of others; Gone.
         """
         lifecycle.visible(await self.uploads.upload(id), who, dialect, self._clock())
-        turn = Turn(self, id)
+        turn = Turn(self, id, self.policy.under(who.grant))
         turn.let_go = await self._turns.take(id, turn.stop)
         try:
             await turn.begin()
@@ -114,8 +118,8 @@ class Resumption:
     async def finish(self, upload: Resumable) -> File:
         """The complete upload is a file. Idempotent.
 
-        Raises DigestMismatch or BadType, and then the upload is gone; StorageFull or Unavailable, and it can be tried
-        again.
+        Raises DigestMismatch, BadType, Gone or BeyondGrant, and then the upload is gone; StorageFull or Unavailable,
+        and it can be tried again.
         """
         if upload.file_id is not None:
             return await self._files.file(upload.file_id)
@@ -128,22 +132,49 @@ class Resumption:
 
     async def _finish(self, upload: Resumable) -> File:
         try:
-            grant = self.policy.admit(replace(upload.intent, expires_at=None), self._clock())
-            grant = replace(grant, expires_at=self.policy.expiry(upload.intent.expires_at, self._clock()))
-            media_type = upload.media_type or await self.ingest.sniff(await self._read_head(upload))
-            digests = await self._digests(upload)
-            whole = Upload(
-                upload.id, upload.key, upload.owner, upload.intent, grant, upload.staged, media_type, digests
-            )
-            return await self.ingest.finish(whole, upload)
-        except (BadType, DigestMismatch):
-            await self.give_up(upload.id)
+            return await self.ingest.finish(await self._whole(upload), upload)
+        except (BadType, DigestMismatch, Gone, BeyondGrant):
+            await self._abandon(upload)
             raise
         except Superseded:
             latest = await self.uploads.upload(upload.id)
             if latest.file_id is None:
                 raise
             return await self._files.file(latest.file_id)  # somebody else was faster
+
+    async def _abandon(self, upload: Resumable) -> None:
+        try:
+            await self.give_up(upload.id)
+        except NotFound:  # who revoked its grant was faster, but the blob may have become live since
+            if not await self._files.referenced([upload.key]):
+                await self.blobs.delete(upload.key)
+
+    async def _whole(self, upload: Resumable) -> Upload:
+        policy = await self._policy_for(upload)
+        terms = policy.admit(replace(upload.intent, expires_at=None), self._clock())
+        terms = replace(terms, expires_at=policy.expiry(upload.intent.expires_at, self._clock()))
+        return Upload(
+            upload.id,
+            upload.key,
+            upload.owner,
+            upload.intent,
+            terms,
+            upload.staged,
+            upload.media_type or await self.ingest.sniff(await self._read_head(upload), policy),
+            await self._digests(upload),
+            grant=upload.grant,
+        )
+
+    async def _policy_for(self, upload: Resumable) -> Policy:
+        """Raises Gone."""
+        if upload.grant is None:
+            return self.policy
+        try:
+            grant = await self._grants.grant(upload.grant)
+        except NotFound as error:
+            raise Gone("the link by which this came has ended") from error
+        require_grant(grant, self._clock())
+        return self.policy.under(grant)
 
     async def give_up(self, id: UploadId) -> None:
         """The upload and its staged bytes are gone; a file that it became stays. Raises NotFound.
@@ -161,8 +192,9 @@ class Resumption:
         parts = [lifecycle.visible(await self.uploads.upload(id), who, dialect, now) for id in ids]  # noqa: A001
         if not all(part.partial and part.state == "complete" for part in parts):
             raise BadRequest("only complete partial uploads can be concatenated")
-        if sum(part.staged.offset for part in parts) > self.policy.max_file_size:
-            raise file_too_large(self.policy.max_file_size)
+        largest = self.policy.under(who.grant).max_file_size
+        if sum(part.staged.offset for part in parts) > largest:
+            raise file_too_large(largest)
         return parts
 
     def has_turn(self, id: UploadId) -> bool:
@@ -197,7 +229,7 @@ class Resumption:
             with await self.blobs.open(upload.key, staged=True) as blob:  # closed also if its thread never gets to it
                 hashes = await asyncio.get_running_loop().run_in_executor(None, _hash, blob, upload)
         self._hashes.pop(upload.id, None)
-        return {name: hash_.digest() for name, hash_ in hashes.items()}
+        return digests(hashes)
 
     async def _read_head(self, upload: Resumable) -> bytes:
         with await self.blobs.open(upload.key, staged=True) as blob:
@@ -214,8 +246,7 @@ def _hash(blob: BinaryIO, upload: Resumable) -> Hashes:
     with blob:
         while left and (chunk := blob.read(min(_READ, left))):
             left -= len(chunk)
-            for hash_ in hashes.values():
-                hash_.update(chunk)
+            update(hashes, chunk)
     return hashes
 
 

@@ -25,6 +25,7 @@ from spool.certificate import certificate_of
 from spool.config import supervision
 from spool.crew.office import Counted
 from spool.errors import StorageFull, Unavailable
+from spool.guests import Guests
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.metrics import Metrics
@@ -37,7 +38,7 @@ from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.turns import Turns
-from spool.upkeep import save_rates, supervised, upkeep
+from spool.upkeep import supervised, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
@@ -120,23 +121,18 @@ async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) ->
     rates = Rates(index, now)
     await rates.restore()
     capacity = Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN)
-    return Counted(Admission(capacity, free, index.usage), rates, Turns())
+    return Counted(Admission(capacity, free, index.usage, index.grant_usage), rates, Turns())
 
 
-def _make_ingest(  # noqa: PLR0913, PLR0917
-    config: Config,
-    blobs: LocalStore,
-    index: SqliteIndex,
-    sniffer: MagicSniffer,
-    policy: Policy,
-    ledger: counting.Ledger,
+def _make_ingest(
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, ledger: counting.Ledger
 ) -> Ingest:
     return Ingest(
         blobs=blobs,
         files=index,
         inventory=index,
         sniffer=sniffer,
-        policy=policy,
+        policy=_policy(config),
         admission=ledger,
         clock=now,
         dedupe=config.storage.dedupe,
@@ -157,13 +153,12 @@ async def make_site(  # noqa: PLR0913  # the composition roots name each of them
     """Everything the handlers work with, with counters of its own if need be. The server listens on `sockets`."""
     limits, server = config.limits, config.server
     ledger, rates, turns = counters or await make_counted(config, blobs, index)
-    policy = _policy(config)
-    ingest = _make_ingest(config, blobs, index, sniffer, policy, ledger)
-    resumption = _make_resumption(config, blobs, index, ingest, turns)
+    ingest = _make_ingest(config, blobs, index, sniffer, ledger)
+    allowance = _allowance(limits)
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
-        resumption=resumption,
+        resumption=_make_resumption(config, blobs, index, ingest, turns),
         tus=tus,
         rufh=rufh,
         interim_responses=server.interim_responses,
@@ -171,11 +166,12 @@ async def make_site(  # noqa: PLR0913  # the composition roots name each of them
         idempotency=Idempotency(index, now, turns),
         index=index,
         blobs=blobs,
-        policy=policy,
+        policy=_policy(config),
         limits=limits,
         clock=now,
-        allowance=_allowance(limits),
+        allowance=allowance,
         rates=rates,
+        guests=Guests(index, rates, now, allowance),
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config, sockets),
@@ -190,9 +186,16 @@ async def make_site(  # noqa: PLR0913  # the composition roots name each of them
 def _make_resumption(
     config: Config, blobs: LocalStore, index: SqliteIndex, ingest: Ingest, turns: counting.Turns
 ) -> Resumption:
-    ttl, policy = config.limits.upload_ttl, _policy(config)
     return Resumption(
-        ingest=ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=now, ttl=ttl, turns=turns
+        ingest=ingest,
+        blobs=blobs,
+        uploads=index,
+        files=index,
+        grants=index,
+        policy=_policy(config),
+        clock=now,
+        ttl=config.limits.upload_ttl,
+        turns=turns,
     )
 
 
@@ -223,7 +226,9 @@ async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy, ConfigError or SpoolError if it cannot start."""
     stop, told = prepare(), supervision()
     sockets = systemd.inherited(told)
-    started = asyncio.Event()
+    certificate, started = certificate_of(config.server), asyncio.Event()
+    if certificate:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
     async with own_site(config, sockets) as (site, counted, _):
 
         def ready(runner: Runner, most: int) -> None:
@@ -234,8 +239,7 @@ async def run(config: Config) -> None:
         async with supervised(told, started):
             background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
             listen = partial(listen_on, config, sockets)
-            await answer(config, site, stop, listen=listen, ready=ready, meanwhile=background)
-            await save_rates(counted.rates)
+            await answer(config, site, certificate, stop, listen=listen, ready=ready, meanwhile=background)
     _log.info("server.stopped")
 
 
@@ -287,6 +291,7 @@ def _require_compiled_parser() -> None:
 async def answer(  # noqa: PLR0913  # the two composition roots name each of them
     config: Config,
     site: Site,
+    certificate: Certificate | None,
     stop: asyncio.Event,
     *,
     listen: Callable[[Runner], Awaitable[Callable[[], Awaitable[None]]]],
@@ -297,29 +302,28 @@ async def answer(  # noqa: PLR0913  # the two composition roots name each of the
     """Answers requests until `stop`, then drains. Takes one `share`-th of the connections.
 
     `ready` is told how many those are, once `listen` has begun to take some; from then on `meanwhile` is entered. What
-    `listen` returns ends it. Raises ConfigError.
+    `listen` returns ends it.
     """
-    certificate = certificate_of(config.server)
     crowd, most = _make_crowd(max(1, config.limits.max_connections // share), site.metrics)
     runner = _make_runner(config, site, crowd, certificate)
     await runner.setup()
-    renewal = aiojobs.Scheduler()
+    jobs = aiojobs.Scheduler()
     try:
         close = await listen(runner)
         ready(runner, most)
+        await jobs.spawn(site.guests.watch())
         if certificate:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
-            await renewal.spawn(certificate.reload_for_ever())
+            await jobs.spawn(certificate.reload_for_ever())
         async with meanwhile:
             await stop.wait()
-        await _drain(config, site, close)
+            await _drain(config, site, close)
     finally:
-        await renewal.close()
+        await jobs.close()
         await runner.cleanup()
 
 
 async def _drain(config: Config, site: Site, close: Callable[[], Awaitable[None]]) -> None:
-    """First of all this: aiohttp's own clean-up would throw away what clients still send."""
+    """First of all: aiohttp's own clean-up would throw away what clients still send."""
     grace = config.server.shutdown_grace.total_seconds()
     _log.info("server.draining", {"grace": grace})
     await close()

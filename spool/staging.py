@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -47,10 +48,14 @@ def new_hashes(claimed: Iterable[str]) -> Hashes:
     return {name: hashlib.new(name.replace("-", "")) for name in {"sha-256", *claimed}}
 
 
-def digests(hashes: Hashes, body: bytes) -> dict[str, bytes]:
-    """Of the body, which `hashes` take in; quick enough for the event loop, if it is small."""
+def update(hashes: Hashes, data: bytes) -> None:
+    """All of them take in the data."""
     for hash_ in hashes.values():
-        hash_.update(body)
+        hash_.update(data)
+
+
+def digests(hashes: Hashes) -> dict[str, bytes]:
+    """Of all that they have taken in."""
     return {name: hash_.digest() for name, hash_ in hashes.items()}
 
 
@@ -65,18 +70,14 @@ class Stage:
 
     async def write(self, batch: Sequence[bytes]) -> None:
         """The batch is being hashed and written."""
-        await self._writer.write(batch, self._hash)
+        await self._writer.write(batch, partial(update, self._hashes))
 
     async def finish(self) -> tuple[Staged, dict[str, bytes]]:
         """What is staged, durably, and its digests. More may be written afterwards."""
         start = monotonic()
         staged = await self._writer.sync()
         self._synced(monotonic() - start)
-        return staged, {name: hash_.digest() for name, hash_ in self._hashes.items()}
-
-    def _hash(self, chunk: bytes) -> None:
-        for hash_ in self._hashes.values():
-            hash_.update(chunk)
+        return staged, digests(self._hashes)
 
 
 async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
@@ -111,14 +112,19 @@ def size_of(batch: Iterable[bytes]) -> int:
 
 
 async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[bytes] | None:
-    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small."""
+    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small.
+
+    If what is held is not small, nothing is waited for, and the batch is empty.
+    """
     size = size_of(held)
+    if size > _SMALL:
+        return []
     async for batch in source:
         size += size_of(batch)
         if size > _SMALL:
             return batch
         held.append(b"".join(batch))  # whatever the pieces in which it came, it takes no more memory than it is long
-    return None if size <= _SMALL else []
+    return None
 
 
 def new_key(now: datetime, id: UploadId) -> Key:

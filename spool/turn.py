@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from spool import lifecycle
-from spool.errors import BadType, SpoolError, Superseded, TooLarge
+from spool.errors import BadType, Gone, NotFound, SpoolError, Superseded, TooLarge
 from spool.staging import HEAD, Stage, batches
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class Keeper(Protocol):
     ingest: Ingest
     blobs: BlobStore
     uploads: Uploads
-    policy: Policy
 
     def hashes_at(self, upload: Resumable) -> Hashes:
         """The upload's running hashes, to go on with; empty if they are not known at its offset."""
@@ -64,8 +63,10 @@ class Keeper(Protocol):
 class Turn:
     """One request's time at an upload; nobody else writes to it meanwhile."""
 
-    def __init__(self, keeper: Keeper, id: UploadId) -> None:
+    def __init__(self, keeper: Keeper, id: UploadId, policy: Policy) -> None:
+        """`policy` is that for whoever takes the turn."""
         self.id = id
+        self._policy = policy
         self.let_go: Callable[[], None]
         """Lets the next turn begin; idempotent."""
         self.held = ExitStack()
@@ -97,7 +98,7 @@ class Turn:
 
     def expect(self, length: int | None) -> None:
         """The upload's length is known, if it is given. Raises InconsistentLength or TooLarge."""
-        self.upload = lifecycle.with_length(self.upload, length, self._keeper.policy.max_file_size)
+        self.upload = lifecycle.with_length(self.upload, length, self._policy.max_file_size)
 
     def expect_at(self, offset: int, size: int) -> None:
         """The upload stands at `offset`, and has room for `size` bytes. Raises OffsetMismatch or TooLarge."""
@@ -121,6 +122,7 @@ class Turn:
 
         With a `verification` it is all or nothing. `progress` is told offsets that are durable, now and then. Raises
         TooLarge before a byte too many is written, BadType once the head is known, Superseded if another turn is taken.
+        After BadType, and after Gone from `interrupt`, the upload is gone.
         """
         self._interrupt = interrupt
         if self._stopped:  # before it began
@@ -128,7 +130,7 @@ class Turn:
         try:
             await self._open(completes, verification)
             await self._stream(body, verification, reservation, progress)
-        except BadType:
+        except (BadType, Gone):
             self._doomed = True
             raise
         finally:
@@ -171,7 +173,9 @@ class Turn:
     async def _stage_batch(self, batch: list[bytes], size: int, reservation: Hold | None) -> None:
         assert self._stage is not None
         if self.upload.media_type is None and not self.upload.staged.offset and size >= HEAD:
-            self.upload = replace(self.upload, media_type=await self._keeper.ingest.sniff(b"".join(batch)))
+            self.upload = replace(
+                self.upload, media_type=await self._keeper.ingest.sniff(b"".join(batch), self._policy)
+            )
         if reservation is not None:
             await reservation.take(size)
         await self._stage.write(batch)
@@ -186,7 +190,7 @@ class Turn:
 
     def _limit(self) -> int:
         length = self.upload.intent.size
-        return self._keeper.policy.max_file_size if length is None else length
+        return self._policy.max_file_size if length is None else length
 
     def _room(self) -> int:
         return self._limit() - self.upload.staged.offset
@@ -225,7 +229,8 @@ class Turn:
         """
         try:
             if self._doomed:
-                await self._keeper.give_up(self.id)
+                with suppress(NotFound):  # whoever ended it was faster
+                    await self._keeper.give_up(self.id)
             elif self._stage is not None and self._keeps:
                 await self._advance()
                 self._keeper.remember(self.upload, self._hashes)

@@ -14,7 +14,7 @@ from spool import systemd
 from spool.catalog import Catalog
 from spool.errors import SpoolError
 from spool.idempotency import Idempotency
-from spool.work import audit, expiry, gc, resumables, scrub
+from spool.work import audit, expiry, gc, resumables, scrub, sharing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,17 +38,17 @@ _SCRUB_EVERY: Final = timedelta(minutes=1)
 
 @asynccontextmanager
 async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> AsyncIterator[None]:
-    """The background steps run meanwhile."""
+    """The background steps run meanwhile. `rates` are those of all processes, and so is what is `active`."""
     jobs = aiojobs.Scheduler()
     try:
         await jobs.spawn(_sweep_for_ever(site, storage, active))
-        await jobs.spawn(_keep_rates(rates))
+        await jobs.spawn(rates.keep_saving())
         if storage.scrub_interval:
             await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
         yield
     finally:
         await jobs.close()
-        await save_rates(rates)
+        await rates.save_if_possible()
 
 
 @asynccontextmanager
@@ -83,21 +83,6 @@ async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
         await asyncio.sleep(storage.sweep_interval.total_seconds())
 
 
-async def _keep_rates(rates: Rates) -> None:
-    """No request waits for the index to count it: a crash may give back what was counted in the last second."""
-    while True:
-        await asyncio.sleep(1)
-        await save_rates(rates)
-
-
-async def save_rates(rates: Rates) -> None:
-    """What was counted is kept, or it is told that it is not."""
-    try:
-        await rates.save()
-    except SpoolError as error:
-        _log.warning("rates.unsaved", {"reason": str(error)})
-
-
 async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
     while True:
         try:
@@ -115,6 +100,7 @@ async def sweep(blobs: LabelledStore, index: Index, active: Active, before: date
     """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
     expired = await expiry.run_once(Catalog(blobs, index, clock), index, clock)
     reclaimed = await gc.run_once(blobs, index, active, before)
+    await sharing.run_once(index, clock)
     forgotten = await Idempotency(index, clock).forget()
     if expired or reclaimed or forgotten:
         _log.info("sweep.done", {"expired": expired, "reclaimed": reclaimed, "answers_forgotten": forgotten})

@@ -198,7 +198,9 @@ async def _work(config: Config, end: socket.socket, hand: socket.socket, *, open
     """A worker: serves until it is told to stop, and drains. Raises SpoolError if it cannot start."""
     worker = Worker()
     await worker.join(end, _end_at_once)
-    stop = serve.prepare()
+    stop, certificate = serve.prepare(), certificate_of(config.server)
+    if certificate:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
     counters = serve.Counters(worker.ledger, worker.rates, worker.turns)
     with closing(MagicSniffer()) as sniffer:
         async with serve.open_storage(config, shared=True) as (blobs, index):
@@ -207,6 +209,7 @@ async def _work(config: Config, end: socket.socket, hand: socket.socket, *, open
             await serve.answer(
                 config,
                 site,
+                certificate,
                 stop,
                 listen=partial(_take_from, hand, worker),
                 ready=lambda _, most: worker.serve(lambda: site.ingest.active, most),

@@ -42,7 +42,7 @@ class Disk:
 
 
 def an_admission(disk: Disk, *, max_uploads: int = 100, min_free_space: int = 0) -> Admission:
-    return Admission(Capacity(max_uploads, min_free_space), disk.free, disk.used)
+    return Admission(Capacity(max_uploads, min_free_space), disk.free, disk.used, disk.used)
 
 
 def a(name: str, *, quota: int = 0, quota_files: int = 0, uploads: int = 0) -> Principal:
@@ -160,7 +160,7 @@ async def test_one_look_at_the_disk_serves_several_uploads_but_no_refusal() -> N
         looks += 1
         return disk.available
 
-    admission = Admission(Capacity(100, 0, look_again=3600), free, disk.used)
+    admission = Admission(Capacity(100, 0, look_again=3600), free, disk.used, disk.used)
     for _ in range(5):
         await admission.admit(ADA, 200)
     assert looks == 1
@@ -173,7 +173,7 @@ async def test_one_look_at_the_disk_serves_several_uploads_but_no_refusal() -> N
 
 async def test_what_has_landed_since_the_look_is_not_given_twice() -> None:
     disk = Disk(1000)
-    admission = Admission(Capacity(100, 0, look_again=3600), disk.free, disk.used)
+    admission = Admission(Capacity(100, 0, look_again=3600), disk.free, disk.used, disk.used)
     with await admission.admit(ADA, 600) as reservation:
         await reservation.take(600)
         disk.available -= 600
@@ -218,7 +218,7 @@ async def test_bytes_that_land_while_another_asks_are_not_given_twice() -> None:
             admission.release(first)
         return seen
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     first = await admission.admit(ADA, 600)
     await first.take(600)
     with pytest.raises(StorageFull):
@@ -234,7 +234,7 @@ async def test_refusal_that_rests_on_a_look_too_early_is_looked_at_again() -> No
             admission.release(first)  # without a byte on the disk
         return disk.available
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     first = await admission.admit(ADA, 600)
     await admission.admit(BOB, 600)
     assert admission.running == 1
@@ -344,7 +344,7 @@ async def test_no_quota_asks_for_no_usage() -> None:
         raise AssertionError
 
     disk = Disk(1000)
-    await Admission(Capacity(1, 0), disk.free, used).admit(ADA, 1000)
+    await Admission(Capacity(1, 0), disk.free, used, used).admit(ADA, 1000)
 
 
 @pytest.mark.parametrize("ada", [a("ada", quota=100), a("ada", quota_files=1)], ids=["bytes", "files"])
@@ -358,7 +358,7 @@ async def test_quota_counts_an_upload_that_is_recorded_while_another_asks(ada: P
             admission.release(first)
         return disk.available
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     first = await admission.admit(ada, 60)
     await first.take(taken)
     with pytest.raises(QuotaExceeded):
@@ -374,7 +374,7 @@ async def test_quota_of_one_does_not_count_an_upload_of_another_that_ends_while_
             admission.release(others)
         return disk.available
 
-    admission = Admission(Capacity(100, 0), free, disk.used)
+    admission = Admission(Capacity(100, 0), free, disk.used, disk.used)
     others = await admission.admit(a("bob", quota=100), 60)
     await others.take(60)
     await admission.admit(a("ada", quota=100), 60)
@@ -609,7 +609,8 @@ async def test_a_hundred_at_once_never_pass_what_each_respects(
     seed: int, uploads: list[Upload], quota: int, quota_files: int, look_again: float
 ) -> None:
     world = World(seed)
-    admission = Admission(Capacity(60, KEEP_FREE, look_again), world.look_at_disk, world.look_at_index)
+    capacity = Capacity(60, KEEP_FREE, look_again)
+    admission = Admission(capacity, world.look_at_disk, world.look_at_index, world.look_at_index)
     who = a("ada", quota=quota, quota_files=quota_files, uploads=50)
     outcomes = await asyncio.gather(*(upload.run(world, admission, who) for upload in uploads), return_exceptions=True)
     assert {type(o) for o in outcomes} <= {type(None), QuotaExceeded, StorageFull, TooMany, ZeroDivisionError}

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
+    ("sharing",),
     (
         "ports",
         "policy",
@@ -29,7 +30,7 @@ FLOORS = (
         "process",
         "counting",
     ),
-    ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates"),
+    ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates", "guests"),
     ("resumption",),
     ("web", "work", "crew"),
     ("upkeep",),
@@ -42,7 +43,7 @@ FLOORS = (
 """Who is below whom. A module sees the floors below its own; for types only, also its own."""
 ANNEXES = {
     "protocol": {"model", "errors"},
-    "store": {"model", "errors", "ports"},
+    "store": {"model", "errors", "sharing", "ports"},
     "client": {"model", "errors", "units"},
 }
 """Rooms that stand beside the floors, and all that they see."""
@@ -323,6 +324,7 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (import_law, "protocol/http.py", "from spool.web.body import Body"),
     (import_law, "store/local/", "from spool.policy import Policy"),
     (import_law, "store/local/", "from spool.protocol.http import parse_range"),
+    (import_law, "sharing.py", "from spool.ports import Clock"),
     (import_law, "client/upload.py", "from spool.protocol.rufh import Rufh"),
     (import_law, "client/client.py", "from spool.config import load"),
     (import_law, "web/files.py", "from spool.client import Client"),

@@ -10,33 +10,16 @@ from spool.catalog import Catalog
 from spool.errors import Damaged, NotFound, Unavailable
 from spool.labels import parse_label
 from spool.model import FileId, FileQuery
-from spool.store import LocalStore, SqliteIndex, open_blobs, open_index
 from tests.store.blobstore_suite import keys, put
 from tests.store.index_suite import a_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from spool.model import File, Key
+    from spool.store import LocalStore, SqliteIndex
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 NOWHERE = FileId("nowhere")
-
-
-@pytest.fixture
-async def blobs(tmp_path: Path) -> AsyncIterator[LocalStore]:
-    blobs = await open_blobs(tmp_path)
-    yield blobs
-    await blobs.aclose()
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    index = await open_index(tmp_path)
-    yield index
-    await index.aclose()
 
 
 @pytest.fixture

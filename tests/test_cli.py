@@ -147,6 +147,7 @@ def test_help_names_every_command() -> None:
             "reindex",
             "token",
             "limit",
+            "grant",
             "audit",
             "config",
         )
@@ -219,6 +220,7 @@ def test_ls_json_has_the_whole_record(tmp_path: Path) -> None:
         "owner": "ada",
         "metadata": {"tag": ["x", "y"]},
         "damage": None,
+        "grant": None,
         "created_at": file.created_at.isoformat(),
         "expires_at": file.expires_at.isoformat(),
     }

@@ -128,7 +128,8 @@ def entry(slug: str, status: int) -> str:
 
 
 def all_routes() -> list[tuple[str, str]]:
-    groups = (routes.PUBLIC, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE, routes.METRICS)
+    scoped = (routes.PUBLIC, routes.UPLOAD, routes.READ, routes.READ_OR_SIGNATURE, routes.DELETE, routes.METRICS)
+    groups = (*scoped, routes.ANYBODY, routes.GRANT, routes.GUEST, routes.SECRET)
     return [(method, re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)) for group in groups for method, path, _ in group]
 
 
@@ -215,7 +216,7 @@ def test_document_has_no_problem_that_does_not_exist() -> None:
 
 
 def test_every_command_has_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    groups = {"token", "limit"}
+    groups = {"token", "limit", "grant"}
     commands = {name for name in helped(capsys) if name not in groups}
     commands |= {f"{group} {name}" for group in groups for name in helped(capsys, group)}
     assert commands >= {"serve", "ls", "token create", "limit set"}

@@ -7,14 +7,10 @@ import pytest
 
 from spool.errors import KeyInUse, Rejected
 from spool.idempotency import Idempotency
-from spool.store import open_index
 from tests.clock import NOON, Clock
 from tests.store.index_suite import a_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from spool.store import SqliteIndex
 
 DAY = timedelta(days=1)
@@ -24,13 +20,6 @@ TICK = timedelta(microseconds=1)
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    index = await open_index(tmp_path)
-    yield index
-    await index.aclose()
 
 
 @pytest.fixture

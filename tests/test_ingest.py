@@ -81,7 +81,7 @@ class Bench:
             inventory=self.index,
             sniffer=sniffer or self.sniffer,
             policy=self.policy,
-            admission=Admission(Capacity(100, 0), self.blobs.free, self.index.usage),
+            admission=Admission(Capacity(100, 0), self.blobs.free, self.index.usage, self.index.grant_usage),
             clock=self.clock,
             dedupe=dedupe,
         )
@@ -564,7 +564,7 @@ async def test_described_upload_has_the_new_intent_and_its_grant(bench: Bench) -
     bench.policy = Policy(MIB, expire_after=7 * DAY)
     ingest = bench.ingest()
     upload = await receive(ingest, b"data")
-    assert upload.grant.expires_at == NOON + 7 * DAY
+    assert upload.terms.expires_at == NOON + 7 * DAY
     described = ingest.describe(upload, replace(upload.intent, expires_at=NOON + DAY, metadata={"a": "b"}))
     [file] = await ingest.commit([described])
     assert (file.expires_at, file.metadata) == (NOON + DAY, {"a": "b"})

@@ -67,7 +67,7 @@ class Bench:
             inventory=self.index,
             sniffer=Sniffer(),
             policy=Policy(2**20),
-            admission=Admission(Capacity(100, 0), self.blobs.free, self.index.usage),
+            admission=Admission(Capacity(100, 0), self.blobs.free, self.index.usage, self.index.grant_usage),
             clock=self.clock,
             inline_max=inline_max,
         )

@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 
-from spool.tokens import hash_secret, new_token
+from spool.model import FileId
+from spool.tokens import (
+    hash_passphrase,
+    hash_secret,
+    is_passphrase,
+    is_secret,
+    new_grant,
+    new_link,
+    new_secret,
+    new_token,
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -41,3 +52,27 @@ def test_hash_is_the_hex_sha256_of_the_secret() -> None:
 
 def test_hash_takes_what_a_header_may_hold() -> None:
     assert hash_secret("\udcff") == hashlib.sha256(b"\xff").hexdigest()
+
+
+def test_secrets_of_addresses_hold_256_bits_and_need_no_escape() -> None:
+    made = [new_grant("ada", NOON, NOON, max_files=1)[1], new_link(FileId("x"), "ada", NOON, NOON)[1], new_secret()]
+    for secret in made:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", secret)
+        assert len(base64.urlsafe_b64decode(secret + "=")) == 32
+
+
+def test_secret_is_known_by_its_hash() -> None:
+    secret = new_secret()
+    assert is_secret(secret, hash_secret(secret))
+    assert not is_secret(secret + "x", hash_secret(secret))
+    assert not is_secret(secret, None)
+    assert not is_secret("", None)
+
+
+def test_pass_phrase_is_kept_salted_and_slowly() -> None:
+    kept = [hash_passphrase("öffne dich") for _ in range(2)]
+    assert kept[0] != kept[1]
+    assert all(is_passphrase("öffne dich", hash_) for hash_ in kept)
+    assert not is_passphrase("öffne dich ", kept[0])
+    salt, _, key = kept[0].partition("$")
+    assert key == hashlib.scrypt("öffne dich".encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=5, dklen=32).hex()

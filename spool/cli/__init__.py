@@ -16,6 +16,7 @@ from spool.cli.completion import add_completion
 from spool.cli.principals import add_limit, add_token
 from spool.cli.remote import add_get, add_login, add_put, add_rm
 from spool.cli.serving import add_config, add_serve
+from spool.cli.sharing import add_grant
 from spool.cli.storage import add_backup, add_fsck, add_gc, add_ls, add_reindex
 from spool.config import ConfigError
 from spool.errors import BadRequest, SpoolError
@@ -61,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_reindex(commands.add_parser("reindex", help="make a lost index anew from the blobs"))
     add_token(commands.add_parser("token", help="create, list and revoke tokens"))
     add_limit(commands.add_parser("limit", help="set, list and clear what single principals are allowed"))
+    add_grant(commands.add_parser("grant", help="let guests upload without a token"))
     add_audit(commands.add_parser("audit", help="show who stored, changed and deleted what, and who was let in"))
     add_config(commands.add_parser("config", help="show the effective configuration and where each value is from"))
     add_completion(commands.add_parser("completion", help="print the completion script for a shell"))

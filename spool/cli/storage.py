@@ -35,6 +35,7 @@ def add_ls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--media-type", metavar="GLOB", type=parse_text, help="only files whose type matches, such as 'audio/*'"
     )
+    parser.add_argument("--grant", metavar="ID", type=parse_text, help="only files that guests brought by this grant")
     parser.add_argument("--limit", type=parse_count, metavar="N", help="at most this many files (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -69,14 +70,20 @@ def add_reindex(parser: argparse.ArgumentParser) -> None:
 def _ls(arguments: argparse.Namespace) -> int:
     if names_server(arguments):
         return list_remote(arguments)
-    query = FileQuery(limit=1000, q=arguments.q, filename=arguments.filename, media_type=arguments.media_type)
+    query = FileQuery(
+        limit=1000,
+        q=arguments.q,
+        filename=arguments.filename,
+        media_type=arguments.media_type,
+        grant=arguments.grant,
+    )
 
     async def work(blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import catalog, serve  # noqa: PLC0415
 
         left = arguments.limit
         async for file in catalog.Catalog(blobs, index, serve.now).walk(query):
-            print(show_json(file) if arguments.json else show_row(file))
+            print(show_json(file, "grant") if arguments.json else show_row(file))
             left = left and left - 1
             if left == 0:
                 break

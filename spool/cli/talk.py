@@ -95,7 +95,8 @@ def ls(arguments: argparse.Namespace) -> int:
 
     async def show(client: Client) -> None:
         left = arguments.limit
-        async for file in client.list(q=arguments.q, filename=arguments.filename, media_type=arguments.media_type):
+        filters = {name: getattr(arguments, name) for name in ("q", "filename", "media_type", "grant")}
+        async for file in client.list(**filters):
             print(show_json(file, "url", "content_url") if arguments.json else printable(show_row(file)))
             left = left and left - 1
             if left == 0:

@@ -125,18 +125,21 @@ class Client:
         media_type: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        grant: str | None = None,
         sort: Sort = "created_at",
         order: Literal["asc", "desc"] = "desc",
     ) -> AsyncIterator[File]:
         """Every file that passes all filters, the newest first; pages are asked for as they are needed.
 
         `q` is part of a file's name; `filename` and `media_type` are globs over the whole; files were created at
-        `since` or after, and before `until`. `sort` is `created_at`, `size` or `filename`, `order` `desc` or `asc`.
+        `since` or after, and before `until`, and came by the grant with the id `grant`. `sort` is `created_at`, `size`
+        or `filename`, `order` `desc` or `asc`.
         """
         given: dict[str, str | None] = {
             "q": q,
             "filename": filename,
             "media_type": media_type,
+            "grant": grant,
             "sort": sort,
             "order": order,
         }

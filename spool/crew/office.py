@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import fields
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spool.crew.channel import open_channel
 from spool.errors import Unavailable
-from spool.model import Allowance, Key, Principal
+from spool.model import Allowance, Grant, GrantId, Key, Principal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from socket import socket
 
     from spool.admission import Admission, Reservation
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from spool.crew.channel import Asks, Channel, Notes
     from spool.rates import Rates
 
-ALLOWANCE: Final = tuple(field.name for field in fields(Allowance))
+_ALLOWANCE: Final = tuple(field.name for field in fields(Allowance))
 """In the order in which an allowance is told."""
+_EVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Counted(NamedTuple):
@@ -101,8 +103,8 @@ class _Desk:
         for number in list(self._turns_held):
             self._let_go(number)
 
-    async def _admit(self, number: int, name: str, allowance: list[int], size: int | None, files: int) -> int:
-        reservation = await self._admission.admit(_principal(name, allowance), size, files)
+    async def _admit(self, number: int, who: Sequence[Any], size: int | None, files: int, least: int | None) -> int:
+        reservation = await self._admission.admit(_principal(*who), size, files, least=least)
         self._reservations[number] = reservation
         return reservation.ahead
 
@@ -131,8 +133,8 @@ class _Desk:
     def _release(self, number: int) -> None:
         self._admission.release(self._reservations.pop(number))
 
-    async def _count(self, name: str, allowance: list[int]) -> list[object] | None:
-        rate = await self._rates.count(_principal(name, allowance))
+    async def _count(self, who: Sequence[Any]) -> list[object] | None:
+        rate = await self._rates.count(_principal(*who))
         return None if rate is None else [rate.limit, rate.remaining, rate.reset, rate.exceeded]
 
     async def _turn(self, number: int, name: str) -> None:
@@ -151,5 +153,13 @@ class _Desk:
         self._turns_held.pop(number)()
 
 
-def _principal(name: str, allowance: list[int]) -> Principal:
-    return Principal(name, frozenset(), Allowance(**dict(zip(ALLOWANCE, allowance, strict=True))))
+def told(who: Principal) -> Sequence[object]:
+    """Of a principal what is counted by: its name, its allowance, and the bounds of a guest's grant."""
+    allowance = [getattr(who.allowance, name) for name in _ALLOWANCE]
+    return who.name, allowance, who.grant and (who.grant.id, who.grant.max_files, who.grant.max_size)
+
+
+def _principal(name: str, allowance: Sequence[int], bounds: tuple[GrantId, int, int] | None) -> Principal:
+    """The principal of whom this was told; it has no scopes, and of its grant nothing else is true."""
+    grant = bounds and Grant(bounds[0], name, "", _EVER, _EVER, *bounds[1:])
+    return Principal(name, frozenset(), Allowance(**dict(zip(_ALLOWANCE, allowance, strict=True))), grant)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from spool.admission import MOST_HELD
 from spool.crew.channel import open_channel
-from spool.crew.office import ALLOWANCE
+from spool.crew.office import told
 from spool.errors import Unavailable
 from spool.rates import Rate
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from spool import counting, rates
     from spool.crew.channel import Channel
-    from spool.model import Allowance, Key, Principal
+    from spool.model import Key, Principal
 
 
 class Worker:
@@ -139,9 +139,9 @@ class RemoteLedger:
     def running(self) -> int:
         return len(self._running)
 
-    async def admit(self, who: Principal, size: int | None, files: int = 1) -> RemoteHold:
+    async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> RemoteHold:
         number = self._worker.number()
-        values = who.name, _told(who.allowance), size, files
+        values = told(who), size, files, least
         ahead = await self._worker.obtain(number, "admit", "release", *values)
         self._running.add(number)
         return RemoteHold(self._worker, number, ahead, self._running)
@@ -209,12 +209,8 @@ class RemoteCounter:
     async def count(self, who: Principal) -> Rate | None:
         if not who.allowance.requests_per_minute:
             return None
-        rate = await self._worker.ask("count", who.name, _told(who.allowance))
+        rate = await self._worker.ask("count", told(who))
         return None if rate is None else Rate(*rate)
-
-
-def _told(allowance: Allowance) -> list[int]:
-    return [getattr(allowance, name) for name in ALLOWANCE]
 
 
 if TYPE_CHECKING:

@@ -267,6 +267,12 @@ def prefers_text(accept: str | None) -> bool:
     return text[0] > 0 and text > json
 
 
+def prefers_html(accept: str | None) -> bool:
+    """Whether a client asks for text/html by name, and would rather have it than application/json: a browser does."""
+    html, json = (_quality(accept or "", media_type) for media_type in ("text/html", "application/json"))
+    return html[0] > 0 and html > json
+
+
 def _quality(accept: str, media_type: str) -> tuple[float, int]:
     """The weight of the most specific range that covers the type, and how specific it is.
 

@@ -117,6 +117,8 @@ class Result:
     """What it became, once it is finished."""
     file_url: str | None = None
     content_url: str | None = None
+    delete_url: str | None = None
+    """Where whoever sent it may delete it, told once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,10 @@ import http_sf
 from spool.errors import (
     BadRequest,
     BadType,
+    BeyondGrant,
     CompletedUpload,
     DigestMismatch,
+    Gone,
     InconsistentLength,
     OffsetMismatch,
     SpoolError,
@@ -156,7 +158,8 @@ def _given(name: str, value: str | None) -> dict[str, str]:
 
 def _is_given_up(upload: Resumable, error: SpoolError) -> bool:
     """Whether the upload is gone with this error: no policy will take its bytes, or all are here and are not those."""
-    return isinstance(error, BadType) or (isinstance(error, DigestMismatch) and upload.state == "complete")
+    ends = (DigestMismatch, BeyondGrant)
+    return isinstance(error, BadType | Gone) or (isinstance(error, ends) and upload.state == "complete")
 
 
 def _is_saved(error: SpoolError) -> bool:

@@ -5,7 +5,8 @@ word for word, Upload-Metadata and Upload-Concat, is checked once and kept raw i
 lower-case names. What depends on the upload, such as its offset or a length told before, is for the driver to check.
 
 A finished upload is a file, and every answer about it says so, for clients that know only tus: `Content-Location` is
-the address of the file's record, and `Link` has that of its bytes, with the registered relation `enclosure` (RFC 4287).
+the address of the file's record, and `Link` has that of its bytes, with the registered relation `enclosure` (RFC 4287),
+or, for a guest, of where the file can be deleted, with the relation `edit` (RFC 5023).
 
 The metadata keys `filename` or `name`, `filetype` or `type`, `sha256` (in hex) and `expires_at` (RFC 3339) say of the
 file what their names say; all others are its metadata.
@@ -93,8 +94,10 @@ class Tus:
 
     name = "tus"
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, concatenation: bool = True) -> None:
+        """Without `concatenation` it does not offer that; whether to refuse it is for the driver."""
         self._limits = limits
+        self._extensions = _EXTENSIONS if concatenation else [e for e in _EXTENSIONS if e != "concatenation"]
 
     def parse(self, head: Head, id: UploadId | None) -> Command | None:  # noqa: D102  # see Dialect
         method = _parse_method(head)
@@ -159,7 +162,7 @@ class Tus:
     def _offer(self) -> dict[str, str]:
         return {
             "Tus-Version": _VERSION,
-            "Tus-Extension": ",".join(_EXTENSIONS),
+            "Tus-Extension": ",".join(self._extensions),
             "Tus-Max-Size": str(self._limits.max_size),
             "Tus-Checksum-Algorithm": ",".join(_DIGEST_SIZES),
         }
@@ -349,9 +352,10 @@ def _fate(result: Result) -> dict[str, str]:
     assert result.upload is not None
     if result.upload.state != "finished":
         return {"Upload-Expires": format_http_date(result.upload.expires_at)}
-    if result.file_url is None or result.content_url is None:
-        return {}
-    return {"Content-Location": result.file_url, "Link": f'<{result.content_url}>; rel="enclosure"'}
+    links = {"enclosure": result.content_url, "edit": result.delete_url}
+    link = ", ".join(f'<{url}>; rel="{relation}"' for relation, url in links.items() if url is not None)
+    named = {"Content-Location": result.file_url, "Link": link}
+    return {name: value for name, value in named.items() if value}
 
 
 def _description(result: Result) -> dict[str, str]:

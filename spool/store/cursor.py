@@ -66,5 +66,5 @@ def _parse_number(member: object) -> int:
 
 def _fingerprint(query: FileQuery) -> str:
     moments = [moment and moment.timestamp() for moment in (query.since, query.until)]
-    parts = [query.sort, query.descending, query.q, query.filename, query.media_type, *moments]
+    parts = [query.sort, query.descending, query.q, query.filename, query.media_type, *moments, query.grant]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -10,8 +10,11 @@ from spool.protocol.http import rate_limit_fields
 from spool.rates import SECONDS
 from spool.web.auth import RATE
 from spool.web.cors import allow_origins
+from spool.web.pages.assets import ASSETS, Assets
 from spool.web.problems import REQUEST_ID, answer_problems
 from spool.web.routes import add_routes
+from spool.web.secret_paths import withhold_address
+from spool.web.session import ATTEMPTS, Attempts
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     answer_preflight, mark_origin = allow_origins(cors_origins)
     app = web.Application(middlewares=[answer_preflight, answer_problems, _require_host, _count_traffic])
     app[SITE] = site
+    app[ASSETS] = Assets()
+    app[ATTEMPTS] = Attempts()
     add_routes(app)
     app.on_response_prepare.append(_forbid_guessing)
     app.on_response_prepare.append(_name_request)
     app.on_response_prepare.append(_tell_rate)
+    app.on_response_prepare.append(withhold_address)
     app.on_response_prepare.append(mark_origin)
     return app
 

@@ -15,11 +15,13 @@ from spool.policy import require
 from spool.rates import Rate
 from spool.tokens import hash_secret
 from spool.web.problems import REQUEST_ID
+from spool.web.session import signed_in
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from spool.model import Token
     from spool.web.site import Site
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,26 +35,32 @@ _EVERYBODY_HERE: Final = "local"
 
 def by(request: web.Request) -> By:
     """Who is asking, for the audit log."""
-    return By(request[PRINCIPAL].name, "http", request.app[SITE].clock(), request[REQUEST_ID])
+    return By(request[PRINCIPAL].account, "http", request.app[SITE].clock(), request[REQUEST_ID])
 
 
-def needs(scope: str, handler: Handler) -> Handler:
-    """The handler, for principals that have `scope`; it finds who is asking under PRINCIPAL.
+def needs(scope: str | None, handler: Handler) -> Handler:
+    """The handler, for principals that have `scope`, or for all of them; it finds who is asking under PRINCIPAL.
 
     Every request counts, and one that is refused for its scope does too.
     """
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await _authenticate(request)
-        request[PRINCIPAL] = who
-        rate = await request.app[SITE].rates.count(who)
-        if rate is not None:
-            request[RATE] = rate
-            rate.require()
-        require(who, scope)
+        await count_request(request, who)
+        if scope is not None:
+            require(who, scope)
         return await handler(request)
 
     return guarded
+
+
+async def count_request(request: web.Request, who: Principal) -> None:
+    """The request is this principal's. Raises RateLimited if it is one too many."""
+    request[PRINCIPAL] = who
+    rate = await request.app[SITE].rates.count(who)
+    if rate is not None:
+        request[RATE] = rate
+        rate.require()
 
 
 def needs_read_or_signature(handler: Handler) -> Handler:
@@ -86,13 +94,18 @@ async def _authenticate(request: web.Request) -> Principal:
     site = request.app[SITE]
     header = request.headers.get("Authorization")
     if header is None:
-        return await _without_token(request, site)
+        token = await signed_in(request)
+        return await _without_token(request, site) if token is None else _principal(token, site)
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthenticated("send the token as `Authorization: Bearer TOKEN`")
     token = await site.index.token(hash_secret(secret.strip()))
     if token is None or (token.expires_at is not None and token.expires_at <= site.clock()):
         raise Unauthenticated("this token is unknown, expired or revoked")
+    return _principal(token, site)
+
+
+def _principal(token: Token, site: Site) -> Principal:
     return Principal(token.name, token.scopes, site.allowance.under(token.override))
 
 

@@ -20,6 +20,7 @@ from spool.errors import BadRequest, ExpectationFailed, Internal, RequestTimeout
 from spool.web.auth import PRINCIPAL
 from spool.web.outflow import Outflow
 from spool.web.problems import REQUEST_ID, problem_response
+from spool.web.secret_paths import path_to_log
 from spool.web.tls import Tls
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Connection(RequestHandler):
             case 408:
                 problem = RequestTimeout(_first_line(message), limit=int(self.limits.head_timeout.total_seconds()))
             case _:
-                _log.error("request.failed", {"path": request.path}, exc_info=exc)
+                _log.error("request.failed", {"path": path_to_log(request)}, exc_info=exc)
                 problem = Internal("something went wrong that nobody foresaw")
         response = problem_response(problem, request)
         response.force_close()
@@ -277,7 +278,7 @@ def parse_trailer_section(tail: bytes) -> dict[str, str]:
 def access_log(addresses: Addresses) -> type[AbstractAccessLogger]:
     """What aiohttp makes for each connection to log finished requests with: one line each.
 
-    The query is left out, for it may hold a signature.
+    The query is left out, for it may hold a signature, and so is the secret in a path.
     """
 
     class AccessLog(AbstractAccessLogger):
@@ -287,12 +288,12 @@ def access_log(addresses: Addresses) -> type[AbstractAccessLogger]:
                 "request.finished",
                 {
                     "method": request.method,
-                    "path": request.path,
+                    "path": path_to_log(request),
                     "status": response.status,
                     "bytes": 0 if request.method == "HEAD" else response.content_length or 0,
                     "seconds": time,
                     "client": addresses.client(request) if REQUEST_ID in request else request.remote or "unix",
-                    "principal": who.name if who else "-",
+                    "principal": who.account if who else "-",
                     "request_id": request.get(REQUEST_ID, "-"),
                 },
             )

@@ -29,6 +29,7 @@ from spool.protocol.http import (
     parse_range,
 )
 from spool.web.outflow import outflow
+from spool.web.secret_paths import path_to_log
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -48,16 +49,47 @@ _READ: Final = 512 * 1024
 """Bytes that are read in one go where there is no sendfile."""
 
 
+class Toll:
+    """Stands between the bytes of a file and whoever asks for them; this one lets everything pass."""
+
+    async def take(self, spans: Sequence[Span]) -> None:
+        """These are about to be sent. Raises Gone if they must not be."""
+
+    def begin(self, size: int) -> None:
+        """So many more of their bytes are being sent, in order; how many of these arrive is not known."""
+
+    def end(self, size: int) -> None:
+        """So many more are with the system."""
+
+    async def settle(self) -> None:
+        """No more will be."""
+
+
+TOLL: Final = web.RequestKey("toll", Toll)
+
+
+_FREE: Final = Toll()
+
+
+def _toll(request: web.Request) -> Toll:
+    toll: Toll = request.get(TOLL, _FREE)
+    return toll
+
+
 async def media(request: web.Request) -> web.StreamResponse:
     """The file, or the ranges of it that were asked for. The filename in the address is for people: the id decides."""
-    site = request.app[SITE]
-    file = await site.catalog.readable(FileId(request.match_info["id"]))
+    return await send_file(request, await request.app[SITE].catalog.readable(FileId(request.match_info["id"])))
+
+
+async def send_file(request: web.Request, file: File) -> web.StreamResponse:
+    """The file, or the ranges of it that were asked for; what is under TOLL is asked before, and told of all of it."""
+    site, toll = request.app[SITE], request.get(TOLL)
     headers = _headers(file, site, download="download" in request.query)
     validators = Validators(file.sha256, file.created_at)
     if evaluate(request.method, _joined(request), validators):
         return web.Response(status=304, headers=headers)
     location = None if file.inline else site.blobs.locate(file.key)
-    if site.accel_location is not None and location is not None:
+    if site.accel_location is not None and location is not None and toll is None:
         del headers["Accept-Ranges"]  # nginx says so itself
         return web.Response(headers={**headers, "X-Accel-Redirect": f"{site.accel_location}/{location}"})
     spans = None
@@ -65,10 +97,26 @@ async def media(request: web.Request) -> web.StreamResponse:
         spans = parse_range(request.headers.get("Range"), file.size)
     if request.method == "HEAD":
         return _head(file, headers)
-    blob = await site.catalog.open(file)
+    if toll is not None:
+        await toll.take(spans or [Span(0, file.size)])
+    try:
+        return await _send_body(request, file, headers, spans)
+    finally:
+        if toll is not None:
+            await asyncio.shield(toll.settle())
+
+
+async def _send_body(
+    request: web.Request, file: File, headers: dict[str, str], spans: Sequence[Span] | None
+) -> web.StreamResponse:
+    blob = await request.app[SITE].catalog.open(file)
     status, parts, tail = _plan(file, headers, spans)
     if isinstance(blob, bytes):
-        site.metrics.sent_bytes += sum(span.length for _, span in parts)
+        size = sum(span.length for _, span in parts)
+        toll = _toll(request)
+        toll.begin(size)
+        toll.end(size)
+        request.app[SITE].metrics.sent_bytes += size
         body = b"".join(head + blob[span.start :][: span.length] for head, span in parts) + tail
         return web.Response(body=body, status=status, headers=headers)
     try:
@@ -78,8 +126,13 @@ async def media(request: web.Request) -> web.StreamResponse:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, blob.close))
 
 
+def is_shown_in_place(media_type: str) -> bool:
+    """Whether a browser may show or play it: see `_INLINE`."""
+    return any(fnmatchcase(media_type, glob) for glob in _INLINE)
+
+
 def _headers(file: File, site: Site, *, download: bool) -> dict[str, str]:
-    inline = not download and any(fnmatchcase(file.media_type, glob) for glob in _INLINE)
+    inline = not download and is_shown_in_place(file.media_type)
     return {
         "Content-Type": file.media_type,
         "Content-Disposition": content_disposition("inline" if inline else "attachment", file.filename),
@@ -145,14 +198,16 @@ async def _send_span(
     request: web.Request, _response: web.StreamResponse, blob: BinaryIO, span: Span, watch: Outflow
 ) -> None:
     """Sends by sendfile, in slices, so that other requests have their turn."""
-    metrics = request.app[SITE].metrics
+    toll, metrics = _toll(request), request.app[SITE].metrics
     for start in range(span.start, span.start + span.length, _SLICE):
         count = min(_SLICE, span.start + span.length - start)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
+        toll.begin(count)
         sent = await asyncio.get_running_loop().sendfile(transport, blob, start, count)
         watch.sent += sent
+        toll.end(sent)
         metrics.sent_bytes += sent
         _require_all(request, count - sent)
 
@@ -161,7 +216,7 @@ async def _encrypt_span(
     request: web.Request, response: web.StreamResponse, blob: BinaryIO, span: Span, _watch: Outflow
 ) -> None:
     """Sends through TLS, for which asyncio's sendfile would read 16 KiB at a time."""
-    loop = asyncio.get_running_loop()
+    loop, toll = asyncio.get_running_loop(), _toll(request)
     for start in range(span.start, span.start + span.length, _READ):
         count = min(_READ, span.start + span.length - start)
         reading = loop.run_in_executor(None, os.pread, blob.fileno(), count, start)
@@ -170,7 +225,9 @@ async def _encrypt_span(
         except asyncio.CancelledError:
             await asyncio.wait([reading])  # the file must not be closed under it
             raise
+        toll.begin(len(data))
         await response.write(data)
+        toll.end(len(data))
         request.app[SITE].metrics.sent_bytes += len(data)
         _require_all(request, count - len(data))
     await request.writer.drain()  # TLS that is closed over what still waits has little time to send it
@@ -181,5 +238,5 @@ def _require_all(request: web.Request, missing: int) -> None:
     if missing:
         if request.transport is not None:
             request.transport.abort()
-        _log.error("blob.truncated", {"path": request.path, "missing": missing})
+        _log.error("blob.truncated", {"path": path_to_log(request), "missing": missing})
         raise ConnectionResetError("the file has fewer bytes than its record says")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from spool.errors import BadRequest, BadType
-from spool.model import FileId, FileQuery, Sort
+from spool.errors import BadRequest
+from spool.model import FileId, FileQuery, GrantId, Sort
 from spool.policy import require_edit, require_future
 from spool.protocol.disposition import clean_filename
-from spool.protocol.http import parse_media_type
 from spool.web.auth import PRINCIPAL, by
-from spool.web.body import Body
+from spool.web.documents import clean, read_object
 from spool.web.fields import Fields, parse_time
 from spool.web.records import record
 from spool.web.site import SITE
@@ -26,11 +24,10 @@ if TYPE_CHECKING:
     from spool.model import File, Metadata
     from spool.web.site import Site
 
-PARAMETERS: Final = ("limit", "cursor", "q", "filename", "media_type", "since", "until", "sort", "order")
+PARAMETERS: Final = ("limit", "cursor", "q", "filename", "media_type", "since", "until", "grant", "sort", "order")
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 MAX_PATTERN: Final = 255
-_MAX_PATCH: Final = 64 * 1024
 PATCH_TYPES: Final = ("application/merge-patch+json", "application/json")
 
 
@@ -66,7 +63,7 @@ async def content(request: web.Request) -> web.Response:
 
 async def change(request: web.Request) -> web.Response:
     """`PATCH /files/{id}`: a merge patch (RFC 7396) of filename, metadata and expires_at."""
-    patch = _Patch(await _read_json(request), request.app[SITE])
+    patch = _Patch(await read_object(request, PATCH_TYPES), request.app[SITE])
     who = request[PRINCIPAL]
 
     def edit(file: File) -> File:
@@ -110,6 +107,7 @@ def parse_query(request: web.Request) -> FileQuery:
         media_type=_parse_pattern(request, "media_type"),
         since=_parse_time(request, "since"),
         until=_parse_time(request, "until"),
+        grant=GrantId(grant) if (grant := _parse_pattern(request, "grant")) else None,
         sort=_parse_sort(request.query.get("sort", "created_at")),
         descending=_parse_order(request.query.get("order", "desc")),
     )
@@ -144,22 +142,6 @@ def _parse_order(value: str) -> bool:
     if value not in ("asc", "desc"):
         raise BadRequest("order is not asc or desc")
     return value == "desc"
-
-
-async def _read_json(request: web.Request) -> dict[str, object]:
-    media_type, _ = parse_media_type(request.headers.get("Content-Type", ""))
-    if media_type not in PATCH_TYPES:
-        raise BadType("send the change as application/merge-patch+json")
-    body = bytearray()
-    async for chunk in Body(request, request.app[SITE].limits, _MAX_PATCH).chunks():
-        body += chunk
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("the body is not JSON") from error
-    if not isinstance(document, dict):
-        raise BadRequest("the body is not a JSON object")
-    return document
 
 
 class _Patch:
@@ -197,7 +179,7 @@ class _Patch:
             return {}
         if not isinstance(value, dict):
             raise BadRequest("metadata is not an object or null")
-        patch = {_clean(name): v if v is None else _parse_metadata(v) for name, v in value.items()}
+        patch = {clean(name): v if v is None else _parse_metadata(v) for name, v in value.items()}
         merged = {name: v for name, v in {**metadata, **patch}.items() if v is not None}
         fields = Fields(self._site.limits)
         for name, v in merged.items():
@@ -215,12 +197,7 @@ def _parse_filename(value: object) -> str:
 def _parse_metadata(value: object) -> str | list[str]:
     match value:
         case str():
-            return _clean(value)
+            return clean(value)
         case list() if all(isinstance(item, str) for item in value):
-            return [_clean(item) for item in value]
+            return [clean(item) for item in value]
     raise BadRequest("a value of metadata is not a text, a list of texts, or null")
-
-
-def _clean(text: str) -> str:
-    """JSON can spell halves of characters, which no other place takes."""
-    return text.encode("utf-8", "replace").decode()

@@ -12,6 +12,7 @@ from spool.protocol.multipart import Limits as FormLimits
 from spool.protocol.multipart import Parser, PartBegin, PartData, PartEnd
 from spool.web.auth import PRINCIPAL
 from spool.web.fields import Fields
+from spool.web.guests import is_proof, require_proof
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -51,8 +52,12 @@ async def _receive_parts(request: web.Request, body: Body, reservation: Hold, up
         if not isinstance(event, PartBegin):
             continue
         if event.filename is None:
-            fields.add(event.name, await _read_field(event.name, events, fields))
-        elif (data := await _chosen(event, events)) is not None:
+            value = await _read_field(event.name, events, fields)
+            if not (event.name == "passphrase" and await is_proof(request, value)):
+                fields.add(event.name, value)
+            continue
+        require_proof(request)
+        if (data := await _chosen(event, events)) is not None:
             if len(uploads) >= site.limits.max_files:
                 raise TooLarge("the form holds too many files", limit=site.limits.max_files)
             if uploads:  # the first one was reserved with the request

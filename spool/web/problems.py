@@ -15,12 +15,14 @@ from spool.errors import (
     Internal,
     MethodNotAllowed,
     NotFound,
+    PassphraseRequired,
     SpoolError,
     TooLarge,
     Unauthenticated,
     Unsatisfiable,
 )
 from spool.protocol.http import parse_request_id, problem_document
+from spool.web.secret_paths import path_to_log
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except ConnectionError:  # nobody is left to answer
         raise
     except Exception:  # noqa: BLE001  # the last resort: nothing else answers this client
-        _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": request.path})
+        _log.exception("request.failed", {"request_id": request[REQUEST_ID], "path": path_to_log(request)})
         response = problem_response(Internal("something went wrong that nobody foresaw"), request)
     _count(request, response)
     unread = not request.content.at_eof()  # what is left of the body would be taken for the next request
@@ -83,7 +85,8 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthenticated):
-        headers["WWW-Authenticate"] = 'Bearer realm="spool"'
+        basic = isinstance(error, PassphraseRequired)
+        headers["WWW-Authenticate"] = 'Basic realm="spool", charset="UTF-8"' if basic else 'Bearer realm="spool"'
     if isinstance(error, Unsatisfiable):
         headers["Content-Range"] = f"bytes */{error.members['size']}"
     response = web.Response(

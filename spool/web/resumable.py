@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from aiohttp import HttpVersion11, web
 from aiojobs.aiohttp import atomic
 
-from spool.errors import BadRequest, CompletedUpload, NotFound, SpoolError
+from spool.errors import BadRequest, CompletedUpload, Forbidden, NotFound, SpoolError
 from spool.metrics import PROTOCOLS
 from spool.model import UploadId
 from spool.protocol.disposition import clean_filename
@@ -55,15 +55,33 @@ def make_dialects(max_size: int, max_age: int) -> tuple[Dialect, Dialect]:
     return Tus(limits), Rufh(limits)
 
 
-def drive(choose: Callable[[Site], Dialect], place: str, otherwise: Handler) -> Handler:
+def tus(request: web.Request) -> Dialect:
+    """tus, as it is for whoever asks: a guest is told of the grant's largest file, and not offered concatenation."""
+    site, who = request.app[SITE], request.get(PRINCIPAL)
+    if who is None or who.grant is None:
+        return site.tus
+    limits = Limits(site.policy.under(who.grant).max_file_size, int(site.limits.upload_ttl.total_seconds()))
+    return Tus(limits, concatenation=False)
+
+
+def rufh(request: web.Request) -> Dialect:
+    """The IETF draft, likewise."""
+    site, who = request.app[SITE], request.get(PRINCIPAL)
+    if who is None or who.grant is None:
+        return site.rufh
+    return Rufh(Limits(site.policy.under(who.grant).max_file_size, int(site.limits.upload_ttl.total_seconds())))
+
+
+def drive(choose: Callable[[web.Request], Dialect], place: str, otherwise: Handler) -> Handler:
     """A handler that answers the dialect's requests; whatever is not of the dialect goes to `otherwise`.
 
-    `place` is the address under which the dialect's uploads are, such as "/tus".
+    `place` is the address under which the dialect's uploads are, such as "/tus". For a guest it is below the grant's.
     """
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        dialect = choose(request.app[SITE])
-        driver = _Driver(request, dialect, place)
+        dialect = choose(request)
+        within = f"/g/{request.match_info['secret']}" if "secret" in request.match_info else ""
+        driver = _Driver(request, dialect, within + place)
         try:
             command = dialect.parse(driver.head, driver.id)
             if command is None:
@@ -120,12 +138,14 @@ class _Driver:
     def result(self) -> Result:
         """What is known of the upload by now."""
         upload, file, addresses = self._upload, self._file, self._site.addresses
+        guest = "secret" in self._request.match_info  # who may not read the file
         return Result(
             upload=upload,
             location=None if upload is None else f"{addresses.base(self._request)}{self._place}/{upload.id}",
             file=file,
-            file_url=None if file is None else addresses.record(self._request, file),
-            content_url=None if file is None else addresses.content(self._request, file),
+            file_url=None if file is None or guest else addresses.record(self._request, file),
+            content_url=None if file is None or guest else addresses.content(self._request, file),
+            delete_url=None if file is None else addresses.deletion(self._request, file),
         )
 
     def answer(self, head: ResponseHead) -> web.Response:
@@ -136,6 +156,8 @@ class _Driver:
 
     async def _create(self, command: Create) -> None:
         who, name = self._request[PRINCIPAL], self._dialect.name
+        if who.grant is not None and (command.parts or command.partial):  # and the parts' addresses hold the secret
+            raise Forbidden("an upload by a link is not made of others: send it as one")
         if command.parts:
             return await self._concatenate(command)
         intent = self._intent(command.intent)
@@ -206,6 +228,7 @@ class _Driver:
         body = Body(self._request, self._site.limits, self._site.limits.max_file_size)
         reservation = await self._site.ingest.admit(who, 0 if promised else ahead, files=0)  # its row counts as one
         turn.held.enter_context(reservation)
+        turn.held.enter_context(self._site.guests.running(who, body.interrupt))
         await turn.receive(
             body.chunks(),
             body.interrupt,

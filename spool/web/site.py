@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from spool.catalog import Catalog
     from spool.config import Limits
+    from spool.guests import Guests
     from spool.idempotency import Idempotency
     from spool.ingest import Ingest
     from spool.metrics import Metrics
@@ -113,6 +114,7 @@ class Site:
     allowance: Allowance
     """What a principal is allowed for whom nothing else is set."""
     rates: Counter
+    guests: Guests
     addresses: Addresses
     accel_location: str | None
     """Where nginx keeps the blobs for X-Accel-Redirect; None to send the bytes ourselves."""
@@ -178,6 +180,18 @@ class Addresses:
     def content(self, request: web.BaseRequest, file: File) -> str:
         """The address that leads to the file's bytes wherever they are."""
         return f"{self.record(request, file)}/content"
+
+    def deletion(self, request: web.BaseRequest, file: File) -> str | None:
+        """Where whoever stored the file may delete it; known only in the request that stored it."""
+        return None if file.delete_secret is None else f"{self.base(request)}/d/{file.id}/{file.delete_secret}"
+
+    def grant(self, request: web.BaseRequest, secret: str) -> str:
+        """Where guests upload by the grant with this secret."""
+        return f"{self.base(request)}/g/{secret}"
+
+    def link(self, request: web.BaseRequest, secret: str) -> str:
+        """Where the file of the link with this secret is; with the bytes of all others, on their origin."""
+        return f"{self.media_base_url or self.base(request)}/l/{secret}"
 
     def media(self, request: web.BaseRequest, file: File, now: datetime, *, download: bool) -> str:
         """The address of the file's bytes. On another origin it is signed, and works for six hours."""

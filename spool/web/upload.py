@@ -50,8 +50,13 @@ _PENDING: Final = web.RequestKey("pending", _Pending)
 
 async def post_form(request: web.Request) -> web.Response:
     """`POST /files`: stores every file of a multipart/form-data body, all or none."""
-    files = await _store(request, "form", receive_form, form_size(request.app[SITE].limits))
-    return created(request, files, as_form=True)
+    return created(request, await store_form(request), as_form=True)
+
+
+async def store_form(request: web.Request) -> list[File]:
+    """Stores every file of a multipart/form-data body, all or none."""
+    limits = request.app[SITE].limits
+    return await _store(request, "form", receive_form, form_size(limits), form_size(limits) - limits.max_file_size)
 
 
 async def put_file(request: web.Request) -> web.Response:
@@ -62,16 +67,19 @@ async def put_file(request: web.Request) -> web.Response:
     return created(request, files, as_form=False)
 
 
-async def _store(request: web.Request, protocol: str, receive: Receive, max_size: int) -> list[File]:
+async def _store(request: web.Request, protocol: str, receive: Receive, max_size: int, beside: int = 0) -> list[File]:
+    """`beside` is how much of the body may be no file's."""
     try:
-        done = await _receive(request, protocol, receive, max_size)
+        done = await _receive(request, protocol, receive, max_size, beside)
     except BaseException as error:
         request.app[SITE].metrics.ended(protocol, error)
         raise
     return await _commit(request) if done is None else done
 
 
-async def _receive(request: web.Request, protocol: str, receive: Receive, max_size: int) -> list[File] | None:
+async def _receive(
+    request: web.Request, protocol: str, receive: Receive, max_size: int, beside: int
+) -> list[File] | None:
     """What is to be committed is under _PENDING; or the files that an earlier request with the same key has stored."""
     site, who = request.app[SITE], request[PRINCIPAL]
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -83,7 +91,10 @@ async def _receive(request: web.Request, protocol: str, receive: Receive, max_si
             held.enter_context(await site.idempotency.running(draft))
             if earlier := await site.idempotency.earlier(draft):
                 return list(earlier.files)
-        reservation = held.enter_context(await site.ingest.admit(who, request.content_length))
+        # A grant's bounds may be as small as the file: what is beside it must not pass them.
+        least = None if who.grant is None else max(0, (request.content_length or 0) - beside)
+        reservation = held.enter_context(await site.ingest.admit(who, request.content_length, least=least))
+        held.enter_context(site.guests.running(who, body.interrupt))
         try:
             uploads = await receive(request, body, reservation)
         except (asyncio.CancelledError, SpoolError) as error:
@@ -129,7 +140,7 @@ def _draft_answer(request: web.Request) -> Answer | None:
     if header is None:
         return None
     key = parse_idempotency_key(header)
-    return request.app[SITE].idempotency.draft(request[PRINCIPAL].name, key, _fingerprint(request))
+    return request.app[SITE].idempotency.draft(request[PRINCIPAL].account, key, _fingerprint(request))
 
 
 def _fingerprint(request: web.Request) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from spool.errors import NotFound, SpoolError
 from spool.model import Finding
 from spool.staging import is_key
-from spool.work.inspection import Look, judge, look, look_inside
+from spool.work.inspection import Look, judge, look, look_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -145,11 +145,7 @@ class Fsck:
 
     async def _check_sharing(self, files: Sequence[File]) -> list[Finding]:
         """What is wrong with files that share a blob."""
-        if files[0].inline:
-            seen = await look_inside(self._index, files[0])
-            self.tally.read += seen.size or 0
-        else:
-            seen = await self._look(files[0].key, read=self._deep or any(file.damage is not None for file in files))
+        seen = await self._look(files[0], read=self._deep or any(file.damage is not None for file in files))
         judged = await judge(self._index, files, seen)
         damaged = [(file, kind) for file, kind in judged if kind is not None]
         healed = [file for file, kind in judged if kind is None and file.damage is not None]
@@ -160,11 +156,12 @@ class Fsck:
             _finding(file, "sound", "its blob is whole again", repaired=mended) for file in healed
         ]
 
-    async def _look(self, key: Key, *, read: bool) -> Look:
+    async def _look(self, file: File, *, read: bool) -> Look:
         """The same again for the same blob, which may be shared by more files than a page holds."""
-        if self._latest is not None and self._latest[0] == key and (self._latest[1].sha256 is not None or not read):
-            return self._latest[1]
-        seen = await look(self._blobs, key, read=read)
+        key, latest = file.key, self._latest
+        if latest is not None and latest[0] == key and (latest[1].sha256 is not None or not read):
+            return latest[1]
+        seen = await look_at(self._blobs, self._index, file, read=read)
         self.tally.read += seen.size or 0 if read else 0
         self._latest = key, seen
         return seen

@@ -62,8 +62,17 @@ async def look(
         await asyncio.shield(asyncio.to_thread(blob.close))
 
 
-async def look_inside(index: Files, file: File) -> Look:
-    """The same of an inline file. Raises Unavailable."""
+async def look_at(
+    blobs: BlobStore,
+    index: Files,
+    file: File,
+    *,
+    read: bool,
+    pace: Callable[[int], Awaitable[None]] = _at_once,
+) -> Look:
+    """The same of a file's bytes, wherever they are; those of an inline file are read in any case."""
+    if not file.inline:
+        return await look(blobs, file.key, read=read, pace=pace)
     try:
         body = await index.body(file.id)
     except NotFound:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from spool.errors import SpoolError
 from spool.metrics import Metrics
 from spool.model import Key, Scrub
-from spool.work.inspection import Look, judge, look, look_inside
+from spool.work.inspection import Look, judge, look_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,10 +103,7 @@ class _Run:
         if self.scrub.position == past:  # the rest of those that share it
             return
         try:
-            if files[0].inline:
-                seen = await look_inside(self._index, files[0])
-            else:
-                seen = await look(self._blobs, key, read=True, pace=_pause)
+            seen = await look_at(self._blobs, self._index, files[0], read=True, pace=_pause)
         except SpoolError:
             self.scrub = replace(self.scrub, position=past)
             raise

@@ -80,11 +80,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
     directory = tmp_path_factory.mktemp("node")
     for script in HERE.glob("*.mjs"):
         shutil.copy(script, directory)
-    (directory / "node_modules").symlink_to(_packages() / "node_modules")
+    (directory / "node_modules").symlink_to(installed_packages() / "node_modules")
     return Node(directory)
 
 
-def _packages() -> Path:
+def installed_packages() -> Path:
     """Where the packages are; they are fetched once for each package.json."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spool-tests"
     wanted = HERE / "package.json"

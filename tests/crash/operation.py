@@ -255,3 +255,12 @@ INLINE_OPERATIONS: dict[str, Callable[[str], Operation]] = {
     "delete": lambda name: Removal(name, 1_000),
     "patch": lambda name: Renaming(name, 1_000),
 }
+
+
+@dataclass(frozen=True)
+class Way:
+    """A setting of the servers, what is asked of them, and how many points each sweep over a store tries."""
+
+    env: dict[str, str]
+    operations: Mapping[str, Callable[[str], Operation]]
+    points: int

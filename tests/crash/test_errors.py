@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash import book
 from tests.crash.book import listing, unaccounted
-from tests.crash.operation import INLINE_UPLOADS, UPLOADS, OneShot, Resumable
+from tests.crash.operation import INLINE_UPLOADS, UPLOADS, OneShot, Resumable, Way
 from tests.crash.tracer import Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
 from tests.process import EFFORT, Server, eventually, slowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.crash.operation import Operation
@@ -30,15 +28,6 @@ FAULTS = {"EIO": (*WRITING, "utimensat", "unlinkat", "close"), "ENOSPC": WRITING
 UNTOLD = {("ENOSPC", "fdatasync"), ("EDQUOT", "fdatasync"), ("EDQUOT", "pwrite64")}
 """What SQLite does not tell from an error of the disk."""
 ALL = EFFORT >= 20
-
-
-@dataclass(frozen=True)
-class Way:
-    """A setting of the servers, what is asked of them, and how many points of each store and error are tried."""
-
-    env: dict[str, str]
-    uploads: Mapping[str, Callable[[str], Operation]]
-    points: int
 
 
 WAYS = {
@@ -65,7 +54,7 @@ class Sweep:
     def points(self) -> list[Point]:
         """Every call by which an upload's storage can fail; where all are tried, also one more than there are."""
         found = []
-        for kind, make in self.way.uploads.items():
+        for kind, make in self.way.operations.items():
             operation = make(f"count-{kind}")
             with recorded(self.server, FAULTS["EIO"], self.log):
                 operation.run(self.server)
@@ -78,7 +67,7 @@ class Sweep:
 
     def strike(self, error: str, point: Point) -> None:
         """The call fails; then the same is asked again without a fault."""
-        operation = self.way.uploads[point.operation](f"{error}-{point}")
+        operation = self.way.operations[point.operation](f"{error}-{point}")
         with faulty(self.threads, point, f"error={error}", self.log):
             operation.run(self.server)
         if struck(self.log):
@@ -87,7 +76,7 @@ class Sweep:
             self._check_answers(operation, 503 if error == "EIO" or (error, point.call) in UNTOLD else 507)
         else:
             assert not operation.failed, (point, operation.replies)
-        again = self.way.uploads[point.operation](f"{error}-{point}-again")
+        again = self.way.operations[point.operation](f"{error}-{point}-again")
         again.run(self.server)
         assert not again.failed, (point, again.replies)
         operation.check(self.server, listed := listing(self.server))

@@ -35,7 +35,7 @@ class Bench:
         async def used(_owner: str) -> Usage:
             return Usage(0, 0)
 
-        self.counted = Counted(Admission(Capacity(3, 0), free, used), Rates(Index(), Clock()), Turns())
+        self.counted = Counted(Admission(Capacity(3, 0), free, used, used), Rates(Index(), Clock()), Turns())
         self.office = Office(self.counted)
         self.serving: list[asyncio.Future[None]] = []
         self.orphaned: list[Worker] = []

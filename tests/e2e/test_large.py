@@ -143,11 +143,10 @@ def upload(server: Server, number: int, half_sent: Barrier) -> str:
 
 
 def test_many_uploads_at_once_share_their_memory(server: Server) -> None:
-    seen = []
-    half_sent = Barrier(CLIENTS, lambda: seen.append(eventually(lambda: server.staged() == CLIENTS and CLIENTS)))
+    large = sum(size_of(number) > 20 * MIB for number in range(CLIENTS))  # half of a small one may still be in memory
+    half_sent = Barrier(CLIENTS, lambda: eventually(lambda: server.staged() >= large))
     with ThreadPoolExecutor(CLIENTS) as pool:
         digests = list(pool.map(lambda number: upload(server, number, half_sent), range(CLIENTS)))
-    assert seen == [CLIENTS]
     assert {file["filename"]: file["sha256"] for file in server.files()} == {
         str(number): digest for number, digest in enumerate(digests)
     }

@@ -86,7 +86,8 @@ def works(client: socket.socket) -> bool:
 
 
 def form_parts(files: int) -> bytes:
-    part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nx\r\n'
+    """Of files that are too large to be kept in memory."""
+    part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n' + bytes(70_000) + b"\r\n"
     return part * files
 
 
@@ -125,7 +126,7 @@ class TestDescriptors:
             client = stack.enter_context(closing(connected(server)))
             assert works(client)
             forms = [stack.enter_context(closing(begin_form(server, 100))) for _ in range(3)]
-            eventually(lambda: server.staged() == 300)
+            eventually(lambda: server.staged() >= 3 * 99)  # of the last ones, more may come
             assert one_more(server) == 503
             assert server.put("beside", b"x", client)["size"] == 1
             for form in forms:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.hostile.malformed import AREAS, SHUT
+from tests.hostile.malformed import AREAS as OF_EVERYBODY
+from tests.hostile.malformed import SHUT
+from tests.hostile.strangers import strangers
 from tests.hostile.wire import ALIVE, Message, Reply, exchange, parse_replies
 from tests.process import EFFORT, Server, curl, eventually
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 REQUESTS = 10_000 * EFFORT
 BATCH = 8
 """Requests under way at the same time, each on a connection of its own."""
-SHARES = {"heads": 12, "multiparts": 12, "tiny-parts": 1}
+AREAS = {**OF_EVERYBODY, "strangers": strangers()}
+SHARES = {"heads": 12, "multiparts": 12, "tiny-parts": 1, "strangers": 4}
 """What an area has of a hundredth of all requests, if it is not 9."""
 MOST_MEMORY = 400 * 1024 * 1024
 LIMITS = {
@@ -43,6 +46,8 @@ class Target:
     """The id of a file that is there all the time."""
     descriptors: int
     """Open before the first request."""
+    secrets: dict[bytes, bytes]
+    """Of two grants, the second with a pass phrase, by what stands for them."""
     sent: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     bodies: set[str] = field(default_factory=set)
@@ -54,7 +59,19 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with Server(tmp_path_factory.mktemp("malformed") / "spool", env=LIMITS) as server, asyncio.Runner() as loop:
         stored = curl("-T", "-", f"{server.url}/files/there", stdin=b"hello there").json
         descriptors = len(server.descriptors())
-        yield Target(server, loop, stored["id"].encode(), descriptors, bodies={stored["sha256"]})
+        secrets = {b"GRANT": _grant(server, "{}"), b"CLOSED": _grant(server, '{"passphrase": "sesame"}')}
+        yield Target(server, loop, stored["id"].encode(), descriptors, secrets, bodies={stored["sha256"]})
+
+
+def _grant(server: Server, members: str) -> bytes:
+    made = curl("-H", "Content-Type: application/json", "-d", members, f"{server.url}/grants").json
+    return str(made["url"]).rpartition("/")[2].encode()
+
+
+def _filled(target: Target, data: bytes) -> bytes:
+    for word, secret in {b"FILE": target.file, **target.secrets}.items():
+        data = data.replace(word, secret)
+    return data
 
 
 @pytest.mark.parametrize("area", AREAS)
@@ -72,7 +89,7 @@ def test_malformed_request_is_answered_or_closed_and_never_fails(target: Target,
     )
     @given(st.lists(AREAS[area], min_size=BATCH, max_size=BATCH))
     def send(batch: list[Message]) -> None:
-        messages = [replace(message, data=message.data.replace(b"FILE", target.file)) for message in batch]
+        messages = [replace(message, data=_filled(target, message.data)) for message in batch]
         for message, received in zip(messages, target.loop.run(_exchange(target.server.port, messages)), strict=True):
             _note(target, message)
             _judge(target, message, received)

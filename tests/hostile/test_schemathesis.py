@@ -28,7 +28,7 @@ KNOWN = 10 * EFFORT
 EXAMPLES = 5 * EFFORT
 """Requests for each operation and phase that are not given by the document alone."""
 SEQUENCES = 30 * EFFORT
-PATIENCE = 120 * EFFORT
+PATIENCE = 240 * EFFORT
 
 
 def _furnish(server: Server, directory: Path, token: Mapping[str, str]) -> None:
@@ -46,10 +46,26 @@ def _furnish(server: Server, directory: Path, token: Mapping[str, str]) -> None:
         "uploads": [create("POST", "/files", Upload_Complete="?0") for _ in range(KNOWN)],
         "problems": [kind.slug for kind in all_problems()],
     }
+    ids |= _furnish_secrets(server, ids["files"], token)
     for name, values in ids.items():
         (directory / f"{name}.txt").write_text("\n".join(map(json.dumps, values)))
     counts = f"[phases.stateful.generation]\nmax-examples = {SEQUENCES}\n"
     (directory / "schemathesis.toml").write_text(CONFIG.read_text() + counts)
+
+
+def _furnish_secrets(server: Server, files: list[str], token: Mapping[str, str]) -> dict[str, list[str]]:
+    """Grants and links that requests can be about, by their ids and their secrets."""
+
+    def make(path: str) -> tuple[str, str]:
+        sent = {**token, "Content-Type": "application/json"}
+        request = urllib.request.Request(server.url + path, b"{}", sent, method="POST")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            made = json.load(response)
+        return made["id"], made["url"].rpartition("/")[2]
+
+    grants, links = [make("/grants") for _ in range(KNOWN)], [make(f"/files/{file}/links") for file in files[:KNOWN]]
+    found = {"grants": [made for made, _ in grants], "invitations": [secret for _, secret in grants]}
+    return {**found, "links": [made for made, _ in links], "downloads": [secret for _, secret in links]}
 
 
 def _document(server: Server, directory: Path, *, tokens: bool) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import stat
@@ -31,6 +32,7 @@ class Run:
         self.token = self.command("token", "create", "--name=ada", "--scope=admin").split()[-1]
         self.wrong = "spool_" + "w" * 43
         self.signature = ""
+        self.secrets: list[str] = []
 
     def command(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -71,6 +73,24 @@ class Run:
         assert curl(self.server.url + address.removeprefix(MEDIA)).status == 200
         return address.partition("signature=")[2]
 
+    def strangers(self) -> list[str]:
+        """The secrets by which people without a token came and went."""
+        made = self.command("grant", "create", "--owner=ada").strip().rpartition("/")[2]
+        secrets = [made]
+        found = re.search(r'"id": "(\w+)"', self.curl("/files?limit=1")["body"])
+        assert found
+        for path in ("/grants", f"/files/{found[1]}/links"):
+            body = self.curl("-H", "Content-Type: application/json", "-d", "{}", path)["body"]
+            secrets.append(json.loads(body)["url"].rpartition("/")[2])
+        assert curl(f"{self.server.url}/l/{secrets[-1]}").status == 200
+        for arguments in (["-T", "-", f"/g/{made}/x"], ["-I", f"/g/{made}"], [f"/g/{made}/nowhere"], [f"/g//{made}"]):
+            curl(*arguments[:-1], self.server.url + arguments[-1], stdin=b"by a guest")
+        curl("-X", "POST", "-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Length: 5", f"{self.server.url}/g/{made}/tus")
+        receipt = curl("-F", "f=@-;filename=b", f"{self.server.url}/g/{made}", stdin=b"another").json["files"][0]
+        secrets.append(receipt["delete_url"].rpartition("/")[2])
+        curl(f"{self.server.url}/d/{receipt['id']}/{secrets[-1]}")
+        return secrets
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
@@ -84,6 +104,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             made.uploads()
             made.refusals()
             made.signature = made.downloads()
+            made.secrets = made.strangers()
             made.command("backup", str(made.copy))
             made.command("fsck", "--deep")
             yield made
@@ -95,13 +116,16 @@ def test_no_secret_is_in_the_log(run: Run) -> None:
     log = run.server.log()
     assert "request.finished" in log
     assert "Traceback" not in log
-    assert [secret for secret in (run.token, run.wrong, run.signature, "access_token") if secret in log] == []
+    assert len(run.secrets) == 4
+    secrets = (run.token, run.wrong, run.signature, *run.secrets, "access_token")
+    assert [secret for secret in secrets if secret in log] == []
 
 
 def test_no_token_is_on_the_disk(run: Run) -> None:
     places = [path for home in (run.server.dir, run.copy) for path in home.rglob("*") if path.is_file()]
     assert {"index.db", "index.db-wal", "lock"} <= {path.name for path in places}
-    assert [path for path in places if run.token.encode() in path.read_bytes()] == []
+    secrets = [secret.encode() for secret in (run.token, *run.secrets)]
+    assert [path for path in places for secret in secrets if secret in path.read_bytes()] == []
 
 
 def test_nothing_is_for_others_of_the_machine(run: Run) -> None:

@@ -119,7 +119,7 @@ class Process:
         index: Any = Gated(db, self.gates)
         self.blobs, self.index = blobs, index
         policy = Policy(MAX_FILE_SIZE, deny_types=(EXECUTABLE,))
-        self.admission = Admission(Capacity(100, 0), blobs.free, index.usage)
+        self.admission = Admission(Capacity(100, 0), blobs.free, index.usage, index.grant_usage)
         self.ingest = Ingest(
             blobs=blobs,
             files=index,
@@ -131,7 +131,14 @@ class Process:
             inline_max=inline_max,
         )
         self.resumption = Resumption(
-            ingest=self.ingest, blobs=blobs, uploads=index, files=index, policy=policy, clock=clock, ttl=TTL
+            ingest=self.ingest,
+            blobs=blobs,
+            uploads=index,
+            files=index,
+            grants=index,
+            policy=policy,
+            clock=clock,
+            ttl=TTL,
         )
         self.catalog = Catalog(blobs, index, clock)
         self.idempotency = Idempotency(index, clock)

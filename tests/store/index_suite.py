@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from spool.errors import BadRequest, NotFound, Rejected, SpoolError, Unavailable
 from spool.model import Answer, File, FileId, FileQuery, Key, Override, Token, TokenId, Usage, Window
+from spool.ports import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -492,6 +493,45 @@ class IndexSuite:
         assert list(await index.tokens()) == []
         with pytest.raises(NotFound):
             await index.revoke(TokenId("token-1"))
+
+    # sessions
+
+    async def test_session_is_found_by_the_hash_of_its_secret(self, index: Index) -> None:
+        await index.add_token(a_token("ada"), "hash-1")
+        await index.set_override(Override("ada", uploads=4))
+        session = Session(replace(a_token("ada"), override=Override("ada", uploads=4)), NOON + DAY)
+        await index.add_session(session, "session-1", NOON)
+        assert await index.session("session-1") == session
+        assert await index.session("session-2") is None
+        assert await index.session("hash-1") is None
+
+    async def test_session_ends_with_its_token(self, index: Index) -> None:
+        for name in ("1", "2"):
+            await index.add_token(a_token(name), f"hash-{name}")
+            await index.add_session(Session(a_token(name), NOON + DAY), f"session-{name}", NOON)
+        await index.revoke(TokenId("token-1"))
+        assert await index.session("session-1") is None
+        assert await index.session("session-2") is not None
+
+    async def test_session_that_was_ended_is_not_known(self, index: Index) -> None:
+        await index.add_token(a_token("1"), "hash-1")
+        for name in ("1", "2"):
+            await index.add_session(Session(a_token("1"), NOON + DAY), f"session-{name}", NOON)
+        await index.end_session("session-1")
+        await index.end_session("session-1")
+        assert await index.session("session-1") is None
+        assert await index.session("session-2") is not None
+
+    async def test_session_of_a_revoked_token_is_refused(self, index: Index) -> None:
+        with pytest.raises(NotFound):
+            await index.add_session(Session(a_token("1"), NOON + DAY), "session-1", NOON)
+
+    async def test_sessions_that_expired_go_when_another_is_added(self, index: Index) -> None:
+        await index.add_token(a_token("1"), "hash-1")
+        await index.add_session(Session(a_token("1"), NOON), "session-1", NOON - DAY)
+        assert await index.session("session-1") is not None
+        await index.add_session(Session(a_token("1"), NOON + DAY), "session-2", NOON)
+        assert await index.session("session-1") is None
 
     async def test_has_tokens_tells_whether_there_is_one(self, index: Index) -> None:
         before = await index.has_tokens()

@@ -17,18 +17,12 @@ from spool.store.sqlite import SqliteIndex, open_sqlite
 from tests.store.index_suite import DAY, NOON, a_file, a_token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from spool.model import Entry, File
 
 ADA = By("ada", "http", NOON, "ab12")
-
-
-@pytest.fixture
-async def index(tmp_path: Path) -> AsyncIterator[SqliteIndex]:
-    async with aclosing(await open_sqlite(tmp_path / "index.db")) as index:
-        yield index
 
 
 async def told(index: SqliteIndex) -> list[tuple[str, str, Any]]:

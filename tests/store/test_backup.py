@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spool.model import Intent, Key, Resumable, Staged, UploadId
+from spool.ports import Session
 from spool.store import INDEX, Copied, LocalStore, SqliteIndex, copy_spool, open_blobs, open_index, sqlite_files
 from tests.store.blobstore_suite import keys, put
-from tests.store.index_suite import DAY, NOON, a_file
+from tests.store.index_suite import DAY, NOON, a_file, a_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -132,6 +133,15 @@ async def test_uploads_that_are_not_finished_are_left_out_and_no_longer_count(pa
         assert await index.check() == []
         assert await index.promised() == 0
         assert (await index.usage("ada")).size == 0
+
+
+async def test_sessions_are_left_out(pair: Pair) -> None:
+    await pair.index.add_token(a_token("ada"), "hash")
+    await pair.index.add_session(Session(a_token("ada"), NOON + DAY), "session", NOON)
+    await pair.copy()
+    async with aclosing(await open_index(pair.to)) as index:
+        assert await index.token("hash") is not None
+        assert await index.session("session") is None
 
 
 async def test_copy_shares_the_secret(pair: Pair) -> None:

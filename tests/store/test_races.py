@@ -21,7 +21,7 @@ from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.errors import NotFound
 from spool.ingest import Ingest
-from spool.model import FileId, FileQuery, Grant, Intent, Key, Principal, Resumable, Staged, Upload, UploadId
+from spool.model import FileId, FileQuery, Intent, Key, Principal, Resumable, Staged, Terms, Upload, UploadId
 from spool.policy import Policy
 from spool.staging import new_key
 from spool.store import open_index
@@ -99,7 +99,9 @@ class Races(RuleBasedStateMachine):
             inventory=self.index,
             sniffer=Sniffer(),
             policy=Policy(2**20),
-            admission=Admission(Capacity(1000, 0), self.world.blobs.free, self.world.index.usage),
+            admission=Admission(
+                Capacity(1000, 0), self.world.blobs.free, self.world.index.usage, self.world.index.grant_usage
+            ),
             clock=lambda: self.now,
             inline_max=inline_max,
         )
@@ -173,7 +175,7 @@ class Races(RuleBasedStateMachine):
             file_id=None,
         )
         await self.world.index.add_upload(row)
-        return Upload(id, key, "ada", intent, Grant(2**20, None), staged, "text/plain", digest), row
+        return Upload(id, key, "ada", intent, Terms(2**20, None), staged, "text/plain", digest), row
 
     async def _finish(self, upload: Upload, row: Resumable) -> None:
         file = await self.ingest.finish(upload, row)

@@ -11,8 +11,7 @@ import pytest
 from spool.errors import SpoolError
 from spool.model import FileId, Key, Staged, UploadId, Usage
 from spool.store.sqlite import SqliteIndex, open_sqlite
-from spool.store.sqlite import uploads as sqlite_uploads
-from spool.store.sqlite.rows import ADDED, file_row
+from spool.store.sqlite.rows import ADDED, UPLOAD, file_row, upload_row
 
 from .index_suite import DAY, NOON, a_file, listed
 from .sight import Sight
@@ -40,13 +39,15 @@ async def index(tmp_path: Path, sight: Sight) -> AsyncIterator[SqliteIndex]:
 def make_first_index(path: Path, files: list[File]) -> None:
     """An index as the first Spool made it."""
     script = resources.files("spool.store.sqlite").joinpath("sql", "0001_files.sql").read_text(encoding="utf-8")
-    columns = ADDED.removesuffix(", damage")
+    columns = ADDED.partition(", damage")[0]
     marks = ", ".join("?" * len(columns.split(", ")))
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
         connection.execute("PRAGMA user_version = 1")
         connection.execute("INSERT INTO settings VALUES ('secret', ?)", (b"s" * 32,))
-        connection.executemany(f"INSERT INTO files ({columns}) VALUES ({marks})", (file_row(f)[:-1] for f in files))
+        connection.executemany(
+            f"INSERT INTO files ({columns}) VALUES ({marks})", (file_row(f)[: len(columns.split(", "))] for f in files)
+        )
         connection.commit()
 
 
@@ -83,8 +84,11 @@ async def test_uploads_of_an_index_that_did_not_count_them_are_counted(tmp_path:
         for script in ("0001_files.sql", "0002_uploads.sql"):
             connection.executescript(folder.joinpath(script).read_text(encoding="utf-8"))
         connection.execute("PRAGMA user_version = 2")
-        for upload in uploads:
-            sqlite_uploads.add(connection, upload)
+        columns = UPLOAD.removesuffix(", grant_id")
+        marks = ", ".join("?" * len(columns.split(", ")))
+        connection.executemany(
+            f"INSERT INTO uploads ({columns}) VALUES ({marks})", (upload_row(u)[:-1] for u in uploads)
+        )
         connection.commit()
     index = await open_sqlite(tmp_path / "index.db")
     assert [(await index.usage(owner)).uploads for owner in ("ada", "bob", "eve")] == [2, 1, 0]
@@ -95,12 +99,15 @@ async def test_an_index_that_knew_no_bodies_has_none_and_takes_some(tmp_path: Pa
     folder = resources.files("spool.store.sqlite").joinpath("sql")
     scripts = sorted(script.name for script in folder.iterdir() if script.name < "0006")
     old = [a_file("1", size=4), a_file("2", damage="size")]
-    marks = ", ".join("?" * (ADDED.count(",") + 1))
+    columns = ADDED.partition(", grant_id")[0]
+    values = columns.count(",") + 1
+    marks = ", ".join("?" * values)
     with closing(sqlite3.connect(tmp_path / "index.db")) as connection:
         for script in scripts:
             connection.executescript(folder.joinpath(script).read_text(encoding="utf-8"))
         connection.execute(f"PRAGMA user_version = {len(scripts)}")
-        connection.executemany(f"INSERT INTO files ({ADDED}) VALUES ({marks})", map(file_row, old))
+        rows = [file_row(file)[:values] for file in old]
+        connection.executemany(f"INSERT INTO files ({columns}) VALUES ({marks})", rows)
         connection.commit()
     for _ in range(2):
         index = await open_sqlite(tmp_path / "index.db")

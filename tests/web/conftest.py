@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.config import load
+from spool.guests import Guests
 from spool.idempotency import Idempotency
 from spool.ingest import Ingest
 from spool.rates import Rates
@@ -252,7 +253,9 @@ async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: C
         promised = await site.index.promised()
         return await site.blobs.free() - promised
 
-    admission = Admission(Capacity(limits.max_uploads, limits.min_free_space), free, site.index.usage)
+    admission = Admission(
+        Capacity(limits.max_uploads, limits.min_free_space), free, site.index.usage, site.index.grant_usage
+    )
     rates = Rates(site.index, clock)
     await rates.restore()
     ingest = Ingest(
@@ -272,6 +275,7 @@ async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: C
         blobs=site.blobs,
         uploads=site.index,
         files=site.index,
+        grants=site.index,
         policy=site.policy,
         clock=clock,
         ttl=limits.upload_ttl,
@@ -284,6 +288,7 @@ async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: C
         catalog=catalog,
         idempotency=idempotency,
         rates=rates,
+        guests=Guests(site.index, rates, clock, site.allowance),
         clock=clock,
     )
 

@@ -11,19 +11,29 @@ from spool.web.body import defer_expectation
 if TYPE_CHECKING:
     from tests.web.conftest import Ear, Serve, Spool
 
-SCOPES: Final = ("upload", "read", "delete", "metrics")
+SCOPES: Final = ("upload", "read", "delete", "grant", "metrics")
+ANY: Final = "any"
 
 
 class Route(NamedTuple):
     method: str
     path: str
     scope: str
-    """What it asks for; "" if nothing."""
+    """What it asks for; "" if nothing, ANY if only for a token."""
     allowed: int
     """What it answers to a request without a body, once that is allowed."""
 
 
 GUARDED: Final = [
+    Route("GET", "/", ANY, 200),
+    Route("HEAD", "/", ANY, 200),
+    Route("POST", "/upload", "upload", 415),
+    Route("POST", "/view/{id}", "upload", 415),
+    Route("GET", "/view/{id}", "read", 200),
+    Route("HEAD", "/view/{id}", "read", 200),
+    Route("GET", "/files.zip", "read", 400),
+    Route("HEAD", "/files.zip", "read", 400),
+    Route("POST", "/delete", "delete", 415),
     Route("POST", "/", "upload", 415),
     Route("POST", "/files", "upload", 415),
     Route("POST", "/files/", "upload", 415),
@@ -48,7 +58,27 @@ GUARDED: Final = [
     *(Route(method, "/tus/{id}", "upload", 412) for method in ("HEAD", "POST", "PATCH", "DELETE")),
     *(Route(method, "/uploads/{id}", "upload", 404) for method in ("GET", "HEAD", "DELETE")),
     Route("PATCH", "/uploads/{id}", "upload", 415),
+    Route("GET", "/files/{id}/links", "read", 200),
+    Route("HEAD", "/files/{id}/links", "read", 200),
+    Route("POST", "/files/{id}/links", "read", 415),
+    Route("DELETE", "/files/{id}/links/{link_id}", "read", 404),
+    Route("GET", "/grants", "grant", 200),
+    Route("HEAD", "/grants", "grant", 200),
+    Route("POST", "/grants", "grant", 415),
+    Route("DELETE", "/grants/{id}", "grant", 404),
 ]
+BY_SECRET: Final = [
+    *(Route(method, "/g/{secret}", "", 404) for method in ("GET", "HEAD", "POST", "OPTIONS")),
+    Route("POST", "/g/{secret}/", "", 404),
+    Route("PUT", "/g/{secret}/{filename}", "", 404),
+    *(Route(method, path, "", 404) for path in ("/g/{secret}/tus", "/g/{secret}/tus/") for method in ("POST",)),
+    Route("OPTIONS", "/g/{secret}/tus", "", 404),
+    *(Route(method, "/g/{secret}/tus/{id}", "", 404) for method in ("HEAD", "POST", "PATCH", "DELETE", "OPTIONS")),
+    *(Route(method, "/g/{secret}/uploads/{id}", "", 404) for method in ("GET", "HEAD", "PATCH", "DELETE", "OPTIONS")),
+    *(Route(method, "/l/{secret}", "", 404) for method in ("GET", "HEAD")),
+    *(Route(method, "/d/{id}/{secret}", "", 404) for method in ("POST", "DELETE")),
+]
+"""Open to whoever knows a secret, and nothing to everybody else."""
 PUBLIC: Final = [
     Route(method, path, "", 200)
     for path in ("/healthz", "/readyz", "/problems/{slug}", "/openapi.json", "/docs")
@@ -58,6 +88,12 @@ PUBLIC: Final = [
     Route("OPTIONS", "/tus/{id}", "", 200),
     Route("OPTIONS", "/files", "", 204),
     Route("OPTIONS", "/uploads/{id}", "", 204),
+    Route("GET", "/login", "", 200),
+    Route("HEAD", "/login", "", 200),
+    Route("POST", "/login", "", 403),
+    Route("POST", "/logout", "", 403),
+    Route("GET", "/ui/{version}/{name}", "", 200),
+    Route("HEAD", "/ui/{version}/{name}", "", 200),
 ]  # fmt: skip
 
 
@@ -71,7 +107,8 @@ async def statuses(spool: Spool, wanted: list[Route] = GUARDED, **headers: str) 
     answers = {}
     for route in wanted:
         record = await spool.stored("seed.txt", token=seed)
-        path = route.path.format(id=record["id"], filename="new.txt", slug="forbidden")
+        names = {"filename": "new.txt", "slug": "forbidden", "version": "x", "name": "app.js", "secret": "x"}
+        path = route.path.format(id=record["id"], link_id="x", **names)
         answers[name_of(route)] = (await spool.request(route.method, path, headers=headers)).status
     return answers
 
@@ -83,7 +120,7 @@ def all_are(status: int) -> dict[str, int]:
 @pytest.mark.parametrize("scope", [*SCOPES, "admin"])
 async def test_scope_opens_its_routes_and_no_others(spool: Spool, scope: str) -> None:
     answers = await statuses(spool, Authorization=f"Bearer {await spool.new_token(scope)}")
-    expected = {name_of(r): r.allowed if scope in (r.scope, "admin") else 403 for r in GUARDED}
+    expected = {name_of(r): r.allowed if r.scope == ANY or scope in (r.scope, "admin") else 403 for r in GUARDED}
     assert answers == expected
 
 
@@ -157,14 +194,20 @@ async def test_public_route_asks_nobody(spool: Spool, authorization: str | None)
 async def test_every_route_is_public_by_name_or_asks_for_a_token(spool: Spool) -> None:
     await spool.new_token("admin")
     public = {(route.method, route.path) for route in PUBLIC}
+    by_secret = {(route.method, route.path) for route in BY_SECRET}
     seen = set()
     for route in spool.client.app.router.routes():
         assert route.resource is not None
         path = route.resource.canonical
         seen.add((route.method, path))
-        answer = await spool.request(route.method, path.format(id="x", filename="x", slug="forbidden"))
-        assert (answer.status == 401) != ((route.method, path) in public), (route.method, path)
-    assert seen == {(route.method, route.path) for route in (*GUARDED, *PUBLIC)}
+        names = {"filename": "x", "slug": "forbidden", "version": "x", "name": "app.js"}
+        filled = path.format(id="x", secret="x", link_id="x", **names)
+        answer = await spool.request(route.method, filled)
+        if (route.method, path) in by_secret:
+            assert answer.status == 404, (route.method, path)
+        else:
+            assert (answer.status == 401) != ((route.method, path) in public), (route.method, path)
+    assert seen == {(route.method, route.path) for route in (*GUARDED, *PUBLIC, *BY_SECRET)}
 
 
 async def test_every_route_defers_the_expectation(spool: Spool) -> None:
@@ -207,7 +250,7 @@ class TestOpenMode:
 
     async def visited(self, spool: Spool, **headers: str) -> dict[str, int]:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        paths = {route: route.path.format(id="x", filename="x") for route in GUARDED}
+        paths = {route: route.path.format(id="x", filename="x", link_id="x") for route in GUARDED}
         return {name_of(r): (await spool.request(r.method, path, headers=sent)).status for r, path in paths.items()}
 
     @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080"])

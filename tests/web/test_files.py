@@ -249,6 +249,7 @@ class TestRecord:
             "owner": "local",
             "metadata": {"title": "Demo"},
             "damage": None,
+            "grant": None,
             "url": base,
             "content_url": f"{base}/content",
         }

@@ -63,7 +63,7 @@ class TestDocument:
         [
             ("DELETE", "/files", "GET,HEAD,OPTIONS,POST"),
             ("PUT", "/files", "GET,HEAD,OPTIONS,POST"),
-            ("GET", "/", "POST"),
+            ("PUT", "/", "GET,HEAD,POST"),
             ("POST", "/files/x", "DELETE,GET,HEAD,PATCH,PUT"),
             ("POST", "/files/latest", "DELETE,GET,HEAD,PATCH,PUT"),
             ("DELETE", "/media/x/y", "GET,HEAD"),

@@ -19,13 +19,14 @@ _COMPANIONS = (*_LOGS, "-shm")
 
 
 def copy(connection: sqlite3.Connection, path: Path) -> None:
-    """The empty index at `path` is this one, as the transaction sees it, less uploads that are not finished."""
+    """The empty index at `path` is this one, as the transaction sees it, less unfinished uploads and sessions."""
     with closing(sqlite3.connect(path, isolation_level=None)) as target:
         # In one step: SQLite begins anew whenever it finds that another process has written between two. It reads one
         # snapshot, which holds up no writer.
         connection.backup(target)
     with closing(connect(path, "rw")) as target, transaction(target):
         target.execute("DELETE FROM uploads WHERE state <> 'finished'")
+        target.execute("DELETE FROM sessions")  # or a restored spool would take cookies that were given up since
 
 
 def read_secret(path: Path) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from spool.errors import NotFound, Rejected
 from spool.model import Key
-from spool.store.sqlite import audit, inventory, limits, uploads
+from spool.store.sqlite import audit, grants, inventory, limits, sessions, uploads
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
 from spool.store.sqlite.pages import read_page
@@ -30,6 +30,7 @@ from spool.store.sqlite.rows import (
     to_token,
     token_row,
 )
+from spool.store.sqlite.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
         Usage,
         Window,
     )
-    from spool.ports import Index
+    from spool.ports import Index, Session
     from spool.store.sqlite.database import Database
 
     Operation = Callable[[Connection], object]
@@ -84,11 +85,11 @@ async def open_sqlite(
     return SqliteIndex(await open_database(path, connected, shared=shared), scan=scan)
 
 
-class SqliteIndex:
+class SqliteIndex(Sharing):
     """An Index in one database."""
 
     def __init__(self, db: Database, *, scan: int) -> None:
-        self._db = db
+        super().__init__(db)
         self._scan = scan
 
     async def finish(
@@ -101,6 +102,7 @@ class SqliteIndex:
         bodies: Mapping[FileId, bytes] = MappingProxyType({}),
     ) -> Sequence[File]:
         def operation(connection: Connection) -> Sequence[File]:
+            grants.record(connection, files)
             if upload is not None:
                 [file] = files
                 uploads.finish(connection, upload, file.id)
@@ -273,6 +275,15 @@ class SqliteIndex:
         return await self._db.look(
             lambda connection: (limits.has_tokens(connection), limits.override(connection, owner))
         )
+
+    async def add_session(self, session: Session, secret_hash: str, over: datetime) -> None:
+        await self._db.write(lambda connection: sessions.add(connection, session, secret_hash, over))
+
+    async def session(self, secret_hash: str) -> Session | None:
+        return await self._db.read(lambda connection: sessions.read(connection, secret_hash))
+
+    async def end_session(self, secret_hash: str) -> None:
+        await self._db.change("DELETE FROM sessions WHERE secret_hash = ?", secret_hash)
 
     async def override(self, owner: str) -> Override | None:
         return await self._db.look(lambda connection: limits.override(connection, owner))

@@ -26,6 +26,8 @@ Term = tuple[str, tuple[int | str, ...]]
 
 _SEEN = "filename AS name, media_type AS type, created_at AS moment"
 """What is filtered by, under names that no column has."""
+_ALSO = ", grant_id AS came_by"
+"""The one thing that the indexes of the sorts do not hold: few ask for it in another order than that of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def read_page(connection: Connection, query: FileQuery, scan: int) -> Page[File]
         sql, values = f"SELECT {FILE} {stretch.sql} LIMIT ?", stretch.values
     else:
         # SQLite runs the inner query as a co-routine, from the index alone: the outer LIMIT ends both.
-        seen = f"SELECT rowid AS place, {_SEEN} {stretch.sql} LIMIT ?"
+        seen = f"SELECT rowid AS place, {_SEEN}{_ALSO if _filters_by_grant(query) else ''} {stretch.sql} LIMIT ?"
         sql = f"SELECT {FILE} FROM ({seen}) CROSS JOIN files ON files.rowid = place WHERE {filters.sql} LIMIT ?"  # noqa: S608 - see _stretch
         values = (*stretch.values, scan, *filters.values)
     rows = connection.execute(sql, (*values, query.limit + 1)).fetchall()
@@ -76,11 +78,23 @@ def _stretch(query: FileQuery) -> _Clause:
     where = f"WHERE {bounds.sql} " if bounds.sql else ""
     direction = "DESC" if query.descending else "ASC"
     order = f"ORDER BY {query.sort} {direction}, id {direction}"
-    return _Clause(f"FROM files INDEXED BY files_by_{query.sort} {where}{order}", bounds.values)
+    index = "grant" if _walks_by_grant(query) else query.sort
+    return _Clause(f"FROM files INDEXED BY files_by_{index} {where}{order}", bounds.values)
+
+
+def _walks_by_grant(query: FileQuery) -> bool:
+    """Whether the stretch is that of one grant's files."""
+    return query.grant is not None and query.sort == "created_at"
+
+
+def _filters_by_grant(query: FileQuery) -> bool:
+    return query.grant is not None and not _walks_by_grant(query)
 
 
 def _bounds(query: FileQuery) -> Iterator[Term]:
-    """At most one bound on either end, so that the index can use both."""
+    """The grant, where it is one grant's stretch, and at most one bound on either end: the index uses them all."""
+    if query.grant is not None and _walks_by_grant(query):
+        yield "grant_id = ?", (query.grant,)
     start = _start(query)
     if start is not None:
         yield f"({query.sort}, id) {'<' if query.descending else '>'} (?, ?)", (start.value, start.id)
@@ -102,6 +116,8 @@ def _start(query: FileQuery) -> Position | None:
 
 
 def _filters(query: FileQuery) -> Iterator[Term]:
+    if query.grant is not None and _filters_by_grant(query):
+        yield "came_by = ?", (query.grant,)
     if query.q is not None:
         # Both lower() and LIKE know ASCII only, but LIKE stops at a NUL and has wildcards to escape.
         yield "instr(lower(name), lower(?)) > 0", (query.q,)

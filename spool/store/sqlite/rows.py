@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from spool.model import Answer, File, Intent, Override, Resumable, Scrub, Staged, Token, Window
+from spool.model import Answer, File, Grant, Intent, Link, Override, Resumable, Scrub, Staged, Token, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """As sqlite3 gives it: the types are the schema's to know."""
 
-ADDED = "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, damage"
+ADDED = (
+    "id, key, owner, filename, size, media_type, declared_type, sha256, created_at, expires_at, metadata, "
+    "damage, grant_id, delete_hash"
+)
 # Not `body IS NOT NULL`: SQLite 3.40 takes that for true where an UPDATE returns it.
 FILE = f"{ADDED}, typeof(body) = 'blob'"
+GRANT = (
+    "id, grants.owner, note, created_at, expires_at, max_files, max_size, max_file_size, types, passphrase, "
+    "revoked_at, files, size"
+)
+LINK = "id, file_id, created_by, created_at, expires_at, max_downloads, revoked_at, downloads, given"
 TOKEN = "id, name, scopes, created_at, expires_at"  # noqa: S105 - columns, not a secret
 OVERRIDE = "owner, quota, quota_files, requests_per_minute, uploads"
 ANSWER = "owner, idempotency_key, fingerprint, created_at, files"
@@ -25,7 +33,7 @@ ADVANCED = (
     "filename, length, declared_type, digests, metadata, file_expires_at, "
     "expires_at, offset, staged_state, state, media_type"
 )
-UPLOAD = f"{ADVANCED}, id, key, owner, dialect, notes, partial, created_at, epoch, file_id"
+UPLOAD = f"{ADVANCED}, id, key, owner, dialect, notes, partial, created_at, epoch, file_id, grant_id"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -51,14 +59,16 @@ def file_row(file: File) -> Row:
         _microseconds_or_none(file.expires_at),
         _text(file.metadata),
         file.damage,
+        file.grant,
+        file.delete_hash,
     )
 
 
 def to_file(row: Sequence[Any]) -> File:
     """The file of a row in the order of FILE."""
     id, key, owner, filename, size, media_type, declared_type, sha256, *rest = row  # noqa: A001 - `id` is the word of the design
-    created_at, expires_at, metadata, *rest = rest
-    damage, inline = (*rest, None, False)[:2]  # answers have less
+    created_at, expires_at, metadata, *newer = rest
+    damage, grant, delete_hash, inline = [*newer, None, None, None, None][:4]  # answers have less
     return File(
         id=id,
         key=key,
@@ -72,6 +82,8 @@ def to_file(row: Sequence[Any]) -> File:
         expires_at=_moment_or_none(expires_at),
         metadata=json.loads(metadata),
         damage=damage,
+        grant=grant,
+        delete_hash=delete_hash,
         inline=bool(inline),
     )
 
@@ -104,6 +116,61 @@ def to_token(row: Row) -> Token:
     id, name, scopes, created_at, expires_at = row[:5]  # noqa: A001 - `id` is the word of the design
     override = to_override(row[5:])
     return Token(id, name, frozenset(json.loads(scopes)), moment(created_at), _moment_or_none(expires_at), override)
+
+
+def grant_row(grant: Grant) -> Row:
+    """The row of `grant`, in the order of GRANT."""
+    return (
+        grant.id,
+        grant.owner,
+        grant.note,
+        microseconds(grant.created_at),
+        microseconds(grant.expires_at),
+        grant.max_files,
+        grant.max_size,
+        grant.max_file_size,
+        _text(grant.types),
+        grant.passphrase,
+        _microseconds_or_none(grant.revoked_at),
+        grant.files,
+        grant.size,
+    )
+
+
+def to_grant(row: Row) -> Grant:
+    """The grant of a row in the order of GRANT, after which OVERRIDE may follow."""
+    id, owner, note, created_at, expires_at, max_files, max_size, max_file_size, *rest = row  # noqa: A001 - `id` is the word of the design
+    types, passphrase, revoked_at, files, size, *override = rest
+    return Grant(
+        id=id,
+        owner=owner,
+        note=note,
+        created_at=moment(created_at),
+        expires_at=moment(expires_at),
+        max_files=max_files,
+        max_size=max_size,
+        max_file_size=max_file_size,
+        types=tuple(json.loads(types)),
+        passphrase=passphrase,
+        revoked_at=_moment_or_none(revoked_at),
+        files=files,
+        size=size,
+        override=to_override(tuple(override)),
+    )
+
+
+def link_row(link: Link) -> Row:
+    """The row of `link`, in the order of LINK."""
+    times = microseconds(link.created_at), microseconds(link.expires_at)
+    revoked_at = _microseconds_or_none(link.revoked_at)
+    return link.id, link.file_id, link.created_by, *times, link.max_downloads, revoked_at, link.downloads, link.given
+
+
+def to_link(row: Row) -> Link:
+    """The link of a row in the order of LINK."""
+    id, file_id, created_by, created_at, expires_at, max_downloads, revoked_at, downloads, given = row  # noqa: A001 - `id` is the word of the design
+    times = moment(created_at), moment(expires_at)
+    return Link(id, file_id, created_by, *times, max_downloads, _moment_or_none(revoked_at), downloads, given)
 
 
 def override_row(override: Override) -> Row:
@@ -153,6 +220,7 @@ def upload_row(upload: Resumable) -> Row:
         microseconds(upload.created_at),
         upload.epoch,
         upload.file_id,
+        upload.grant,
     )
 
 
@@ -177,7 +245,7 @@ def advanced_row(upload: Resumable) -> Row:
 def to_upload(row: Row) -> Resumable:
     """The upload of a row in the order of UPLOAD."""
     expires_at, offset, staged_state, state, media_type, *fixed = row[6:]
-    id, key, owner, dialect, notes, partial, created_at, epoch, file_id = fixed  # noqa: A001 - `id` is the word of the design
+    id, key, owner, dialect, notes, partial, created_at, epoch, file_id, grant = fixed  # noqa: A001 - `id` is the word of the design
     return Resumable(
         id=id,
         key=key,
@@ -193,6 +261,7 @@ def to_upload(row: Row) -> Resumable:
         epoch=epoch,
         media_type=media_type,
         file_id=file_id,
+        grant=grant,
     )
 
 

@@ -28,12 +28,15 @@ ABOUT: Final = (
 )
 _BEARER: Final = (
     "A token as `spool token create` prints it, with the scope that the operation names, or `admin`. A server without "
-    "any token that only its own machine can reach asks for none."
+    "any token that only its own machine can reach asks for none. A browser that signed in at `/login` sends a cookie "
+    "in its place, and with every change the `form_token` of its pages, as a parameter or as `X-Form-Token`."
 )
 _SIGNATURE: Final = "Of an address that `GET /files/{id}/content` led to, where `server.media_base_url` is set."
+_BASIC: Final = "The pass phrase of a grant that has one, as the password under any user name."
 _SECURITY: Final = {
     "token": {"type": "http", "scheme": "bearer", "description": _BEARER},
     "signature": {"type": "apiKey", "in": "query", "name": "signature", "description": _SIGNATURE},
+    "passphrase": {"type": "http", "scheme": "basic", "description": _BASIC},
     "expires": {"type": "apiKey", "in": "query", "name": "expires", "description": "Until when the signature holds."},
 }
 _REQUEST_ID: Final = header("X-Request-ID", "Finds the request in the log.", required=True)
@@ -93,8 +96,12 @@ def _operation(operation: Operation, tag: str) -> Object:
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
     match access:
-        case "public":
+        case "public" | "link":
             return []
+        case "any scope":
+            return [{"token": []}]
+        case "guest":
+            return [{}, {"passphrase": []}]
         case "read or signature":
             return [{"token": ["read"]}, {"signature": [], "expires": []}]
     return [{"token": [access]}]

@@ -48,6 +48,7 @@ _FILTERS: Final = (
     query("media_type", "Files whose whole detected type matches this glob.", _PATTERN, example="audio/*"),
     query("since", "Files created at this time or after.", TIME_OR_DATE),
     query("until", "Files created before this time.", TIME_OR_DATE),
+    query("grant", "Files that guests brought by the grant with this id.", _PATTERN),
     query("sort", "What they are ordered by.", {"enum": list(get_args(Sort)), "default": "created_at"}),
     query("order", "In which direction.", {"enum": ["asc", "desc"], "default": "desc"}),
 )
@@ -142,7 +143,7 @@ _DESCRIBING: Final = (
     header("Accept-Ranges", "`bytes`"),
 )
 _RANGED: Final = header("Content-Range", "Which bytes, where it is one range.")
-_MEDIA: Final = Operation(
+MEDIA: Final = Operation(
     id="media",
     method="GET",
     path="/media/{id}/{filename}",
@@ -188,7 +189,7 @@ ONE: Final = Group(
         _DELETE,
         _CONTENT,
         head(_CONTENT),
-        _MEDIA,
-        head(_MEDIA, without=(206, 416, "Range", "If-Range")),
+        MEDIA,
+        head(MEDIA, without=(206, 416, "Range", "If-Range")),
     ),
 )

@@ -38,7 +38,13 @@ POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The Content-Security-Policy under which the page works."""
-_ACCESS: Final = {"public": "Open to everybody.", "read or signature": "Scope `read`, or a signed address."}
+_ACCESS: Final = {
+    "public": "Open to everybody.",
+    "any scope": "Any token.",
+    "read or signature": "Scope `read`, or a signed address.",
+    "guest": "Whoever has the address, and knows the pass phrase if there is one.",
+    "link": "Whoever has the address.",
+}
 
 
 def render(groups: Sequence[Group]) -> str:

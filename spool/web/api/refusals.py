@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import getdoc
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from spool.errors import MethodNotAllowed, SpoolError, Unauthenticated, Unavailable, Unsatisfiable
+from spool.errors import MethodNotAllowed, PassphraseRequired, SpoolError, Unauthenticated, Unavailable, Unsatisfiable
 from spool.protocol.resumable import Limits, Result
 from spool.protocol.rufh import Rufh
 from spool.protocol.tus import Tus
@@ -21,6 +21,7 @@ _NO_SNIFF: Final = header("X-Content-Type-Options", "`nosniff`", {"const": "nosn
 _RETRY_AFTER: Final = header("Retry-After", "After how many seconds another try may succeed.", NUMBER)
 _BY_KIND: Final[Mapping[type[SpoolError], Field]] = {
     Unauthenticated: header("WWW-Authenticate", "`Bearer`", required=True),
+    PassphraseRequired: header("WWW-Authenticate", "`Basic`", required=True),
     Unsatisfiable: header("Content-Range", "`bytes */SIZE`", {"pattern": r"^bytes \*/[0-9]+$"}, required=True),
     MethodNotAllowed: header("Allow", "The methods that this address takes.", required=True),
 }

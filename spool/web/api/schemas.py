@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from spool.policy import GRANT_FILES, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE
 from spool.web.api.terms import ADDRESS, NUMBER, TEXT, Schema, ref
+from spool.web.grants import MAX_TYPES
+from spool.web.links import MAX_DOWNLOADS
 
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 TIME_OR_DATE: Final[Schema] = {
@@ -30,6 +33,10 @@ def _told(text: str, schema: Schema) -> Schema:
     return {**schema, "description": text}
 
 
+def _count(least: int, most: int, text: str) -> Schema:
+    return _told(text, {"type": ["integer", "null"], "minimum": least, "maximum": most})
+
+
 _RECORD: Final = _object(
     {
         "id": _told("Names the file. Opaque.", TEXT),
@@ -43,6 +50,7 @@ _RECORD: Final = _object(
         "owner": _told("The principal that stored it.", TEXT),
         "metadata": _told("The fields that came with it.", {"type": "object", "additionalProperties": VALUE}),
         "damage": _told("What a check found wrong with its bytes.", {"enum": ["missing", "size", "digest", None]}),
+        "grant": _told("The grant by which a guest brought it.", {"type": ["string", "null"]}),
         "url": _told("Where this record is.", ADDRESS),
         "content_url": _told("What leads to the bytes.", ADDRESS),
     },
@@ -95,6 +103,68 @@ _PROBLEM: Final = _object(
     text="A problem (RFC 9457). Which members it has beyond the first five depends on its type.",
 )
 
+_NULL_OR_TIME: Final[Schema] = {**TIME, "type": ["string", "null"]}
+_RECEIPT: Final = _object(
+    {
+        **{name: _RECORD["properties"][name] for name in ("id", "filename", "size", "media_type", "sha256")},  # type: ignore[index]
+        "created_at": TIME,
+        "expires_at": _NULL_OR_TIME,
+        "delete_url": _told("Where the file can be deleted, as long as the grant lasts; told once.", ADDRESS),
+    },
+    "delete_url",
+    text="What a guest is told of a file that they have brought.",
+)
+_GRANT: Final[dict[str, Schema]] = {
+    "id": TEXT,
+    "owner": _told("The principal in whose name guests upload.", TEXT),
+    "note": _told("What guests are told.", TEXT),
+    "created_at": TIME,
+    "expires_at": TIME,
+    "revoked_at": _NULL_OR_TIME,
+    "max_files": _told("That may come by it, ever.", NUMBER),
+    "max_size": _told("Bytes that may come by it, ever; 0 is without limit.", NUMBER),
+    "max_file_size": _told("Bytes of one file; 0 is as the server has it.", NUMBER),
+    "types": _told("Globs over the detected type; none is every type.", {"type": "array", "items": TEXT}),
+    "passphrase": _told("Whether there is one.", {"type": "boolean"}),
+    "files": _told("That have come.", NUMBER),
+    "size": _told("Bytes that have come.", NUMBER),
+}
+_GLOB: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 255}
+_NEW_GRANT: Final[dict[str, Schema]] = {
+    "note": _told(f"At most {MAX_NOTE} bytes.", {"type": ["string", "null"], "maxLength": MAX_NOTE // 4}),
+    "expires_at": _told("In the future. 7 days from now, if it is not said.", {"anyOf": [FUTURE, {"type": "null"}]}),
+    "max_files": _count(1, MAX_GRANT_FILES, f"{GRANT_FILES}, if it is not said."),
+    "max_size": _count(0, 10**18 - 1, "Bytes in all."),
+    "max_file_size": _count(0, 10**18 - 1, "Bytes of one file."),
+    "types": {"type": ["array", "null"], "items": _GLOB, "maxItems": MAX_TYPES},
+    "passphrase": {"type": ["string", "null"], "maxLength": MAX_PASSPHRASE // 4},
+}
+_LINK: Final[dict[str, Schema]] = {
+    "id": TEXT,
+    "file_id": TEXT,
+    "created_by": _told("The principal that made it.", TEXT),
+    "created_at": TIME,
+    "expires_at": TIME,
+    "revoked_at": _NULL_OR_TIME,
+    "max_downloads": _told("null is without limit.", {"type": ["integer", "null"]}),
+    "downloads": _told("That were given out; null where they are not counted.", {"type": ["integer", "null"]}),
+}
+_NEW_LINK: Final[dict[str, Schema]] = {
+    "expires_at": _NEW_GRANT["expires_at"],
+    "max_downloads": _count(1, MAX_DOWNLOADS, "Without limit, if it is not said."),
+}
+_INVITATION: Final = _object(
+    {
+        "note": TEXT,
+        "expires_at": TIME,
+        "types": _GRANT["types"],
+        "max_file_size": NUMBER,
+        "files_left": NUMBER,
+        "bytes_left": _told("null is without limit.", {"type": ["integer", "null"]}),
+    }
+)
+_URL: Final[dict[str, Schema]] = {"url": _told("The address, told once.", ADDRESS)}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Record": _RECORD,
     "Records": _object({"files": {"type": "array", "items": ref("Record"), "minItems": 1}}),
@@ -105,6 +175,20 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "Change": _CHANGE,
+    "Receipt": _RECEIPT,
+    "Receipts": _object({"files": {"type": "array", "items": ref("Receipt"), "minItems": 1}}),
+    "Invitation": _INVITATION,
+    "NewGrant": _object(_NEW_GRANT, *_NEW_GRANT),
+    "MadeGrant": _object({**_GRANT, **_URL}),
+    "Grants": _object(
+        {
+            "grants": {"type": "array", "items": _object(_GRANT)},
+            "next": _told("The `cursor` of the next page; null at the end.", {"type": ["string", "null"]}),
+        }
+    ),
+    "NewLink": _object(_NEW_LINK, *_NEW_LINK),
+    "MadeLink": _object({**_LINK, **_URL}),
+    "Links": _object({"links": {"type": "array", "items": _object(_LINK)}}),
     "Problem": _PROBLEM,
     "ProblemType": _object({"title": TEXT, "status": {"type": "integer"}, "meaning": TEXT}),
     "Alive": _object({"status": {"const": "alive"}}),

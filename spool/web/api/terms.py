@@ -6,15 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from spool.errors import BadRequest, Forbidden, Internal, RateLimited, SpoolError, Unauthenticated, Unavailable
+from spool.errors import (
+    BadRequest,
+    Forbidden,
+    Internal,
+    PassphraseRequired,
+    RateLimited,
+    SpoolError,
+    Unauthenticated,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Schema = Mapping[str, object]
 """A JSON Schema (2020-12)."""
-Access = Literal["public", "upload", "read", "delete", "metrics", "read or signature"]
-"""Who may: everybody, principals of a scope, or also whoever has a signed address."""
+Access = Literal[
+    "public", "any scope", "upload", "read", "delete", "grant", "metrics", "read or signature", "guest", "link"
+]
+"""Who may: everybody, every principal, those of a scope, also whoever has a signed address, or knows a secret one."""
 Speech = Literal["plain", "tus", "rufh"]
 """How problems are worded: as they are, or by a dialect of resumable uploads."""
 
@@ -103,7 +114,7 @@ class Operation:
     @property
     def problems(self) -> list[type[SpoolError] | At]:
         """Every problem that it can answer with."""
-        guard = () if self.access == "public" else GUARD
+        guard = GUARDS.get(self.access, GUARD)
         return list(dict.fromkeys([*ANYWHERE, *guard, *self.raises]))
 
 
@@ -122,6 +133,12 @@ HEADLESS: Final = (BadRequest, Internal)
 """Of these, what may be answered before there is a request that could have an id."""
 GUARD: Final = (Unauthenticated, Forbidden, RateLimited)
 """What every address that is not public may answer to who may not."""
+GUARDS: Final[Mapping[Access, Sequence[type[SpoolError]]]] = {
+    "public": (),
+    "link": (),
+    "guest": (PassphraseRequired, RateLimited, Forbidden),
+}
+"""Where it is something else."""
 
 
 def head(operation: Operation, *, without: Sequence[int | str] = ()) -> Operation:

@@ -1,4 +1,4 @@
-"""A store and an index, both in one directory."""
+"""A store and an index, both in one directory, for whichever tests have none of their own."""
 
 from __future__ import annotations
 

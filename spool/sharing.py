@@ -1,0 +1,74 @@
+"""The Protocols of what people without an account come by: grants, by which they upload, and links, to download.
+
+They are ports as those in `ports` are, and raise what those raise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from spool.model import FileId, Grant, GrantId, Link, LinkId, Resumable, Usage
+
+
+class Grants(Protocol):
+    """Leave that owners have given to guests. Every verb is one transaction, durable when it returns."""
+
+    async def add_grant(self, grant: Grant, secret_hash: str) -> None:
+        """The grant is known, under the hex SHA-256 of its secret."""
+
+    async def grant_of(self, secret_hash: str) -> Grant | None:
+        """The grant with this secret, ended or not, with its owner's override; None if there is none."""
+
+    async def grant(self, id: GrantId) -> Grant:
+        """The same by its id. Raises NotFound."""
+
+    async def grants(self, owner: str | None, after: Grant | None, limit: int) -> Sequence[Grant]:
+        """At most `limit` grants of `owner`, or of all, oldest first, from the one after `after` on; no overrides."""
+
+    async def revoke_grant(self, id: GrantId, now: datetime) -> Sequence[Resumable]:
+        """From now on `Files.finish` refuses what came by this grant, and it has no unfinished uploads.
+
+        Returns those that it had: their staged blobs are the caller's to delete. Idempotent. Raises NotFound.
+        """
+
+    async def grant_usage(self, id: GrantId) -> Usage:
+        """What has come by the grant, and the uploads that are not finished; nothing for one that there is not."""
+
+    async def forget_grants(self, before: datetime) -> int:
+        """Grants that expired or were revoked before `before` are gone, their files stay; returns how many were."""
+
+
+class Links(Protocol):
+    """Addresses at which single files are. Every verb is one transaction, durable when it returns.
+
+    A link goes with its file.
+    """
+
+    async def add_link(self, link: Link, secret_hash: str) -> None:
+        """The link is known, under the hex SHA-256 of its secret. Raises NotFound if there is no such file."""
+
+    async def link_of(self, secret_hash: str) -> Link | None:
+        """The link with this secret, ended or not; None if there is none."""
+
+    async def links(self, file_id: FileId, limit: int) -> Sequence[Link]:
+        """At most `limit` links of the file, newest first."""
+
+    async def revoke_link(self, id: LinkId, now: datetime) -> None:
+        """`take_download` refuses from now on. Idempotent. Raises NotFound."""
+
+    async def take_download(self, id: LinkId, size: int, downloads: int) -> None:
+        """`size` more of the file's bytes are being given out, the last one among them `downloads` times.
+
+        The last byte is given out at most `max_downloads` times, and all bytes together at most that many times and
+        once more. Raises Gone if this would be more, or the link was revoked or is gone, and nothing has changed.
+        """
+
+    async def give_back(self, id: LinkId, size: int, downloads: int) -> None:
+        """So much of what was taken was not given out."""
+
+    async def forget_links(self, before: datetime) -> int:
+        """Links that expired or were revoked before `before` are gone; returns how many were."""

@@ -1,0 +1,108 @@
+"""Grants, and what came by them, on a connection to the SQLite index. What changes them is called in a transaction."""
+# ruff: noqa: S608 - the names of columns are put into SQL, and they are ours; what a client sent is bound
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spool.errors import BeyondGrant, Gone, NotFound
+from spool.model import Usage
+from spool.store.sqlite.rows import GRANT, OVERRIDE, UPLOAD, grant_row, microseconds, to_grant, to_upload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from sqlite3 import Connection
+
+    from spool.model import File, Grant, GrantId, Resumable
+    from spool.store.sqlite.rows import Row
+
+_SET = ", ".join(f"overrides.{name}" for name in OVERRIDE.split(", "))
+_WITH_OVERRIDE = f"SELECT {GRANT}, {_SET} FROM grants LEFT JOIN overrides ON overrides.owner = grants.owner"
+
+
+def add(connection: Connection, grant: Grant, secret_hash: str) -> None:
+    """See `Grants.add_grant`."""
+    row = grant_row(grant)
+    columns = GRANT.replace("grants.", "")
+    sql = f"INSERT INTO grants ({columns}, secret_hash) VALUES ({', '.join('?' * len(row))}, ?)"
+    connection.execute(sql, (*row, secret_hash))
+
+
+def by_secret(connection: Connection, secret_hash: str) -> Grant | None:
+    """See `Grants.grant_of`."""
+    row = connection.execute(f"{_WITH_OVERRIDE} WHERE secret_hash = ?", (secret_hash,)).fetchone()
+    return to_grant(row) if row else None
+
+
+def read(connection: Connection, id: GrantId) -> Grant:
+    """See `Grants.grant`."""
+    row = connection.execute(f"{_WITH_OVERRIDE} WHERE id = ?", (id,)).fetchone()
+    return to_grant(_required(row))
+
+
+def page(connection: Connection, owner: str | None, after: Grant | None, limit: int) -> Sequence[Grant]:
+    """See `Grants.grants`."""
+    place = (0, "") if after is None else (microseconds(after.created_at), after.id)
+    mine, values = ("", ()) if owner is None else ("AND owner = ?", (owner,))
+    sql = f"SELECT {GRANT} FROM grants WHERE (created_at, id) > (?, ?) {mine} ORDER BY created_at, id LIMIT ?"
+    return [to_grant(row) for row in connection.execute(sql, (*place, *values, limit))]
+
+
+def revoke(connection: Connection, id: GrantId, now: datetime) -> Sequence[Resumable]:
+    """See `Grants.revoke_grant`."""
+    sql = "UPDATE grants SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
+    if not connection.execute(sql, (microseconds(now), id)).rowcount:
+        raise _unknown()
+    sql = f"DELETE FROM uploads WHERE grant_id = ? AND state <> 'finished' RETURNING {UPLOAD}"
+    return [to_upload(row) for row in connection.execute(sql, (id,)).fetchall()]
+
+
+def usage(connection: Connection, id: GrantId) -> Usage:
+    """See `Grants.grant_usage`."""
+    came = connection.execute("SELECT files, size FROM grants WHERE id = ?", (id,)).fetchone() or (0, 0)
+    sql = """SELECT count(*), coalesce(sum(kept), 0) FROM uploads INDEXED BY uploads_by_grant
+        WHERE grant_id = ? AND state <> 'finished'"""
+    uploads, size = connection.execute(sql, (id,)).fetchone()
+    return Usage(came[0], came[1] + size, uploads)
+
+
+def record(connection: Connection, files: Sequence[File]) -> None:
+    """The grant by which all of these files came has counted them.
+
+    Raises Gone if it has ended by when they are recorded, BeyondGrant if they are more than may come by it.
+    """
+    if not files or files[0].grant is None:
+        return
+    id, count, size = files[0].grant, len(files), sum(file.size for file in files)  # noqa: A001 - see rows
+    row = connection.execute(f"SELECT {GRANT} FROM grants WHERE id = ?", (id,)).fetchone()
+    grant = to_grant(row) if row else None
+    if grant is None or grant.revoked_at is not None or grant.expires_at <= files[0].created_at:
+        raise Gone("The link by which this came has expired, or was revoked.")
+    if grant.files + count > grant.max_files:
+        used = grant.files + count
+        raise BeyondGrant(
+            "This is more files than may come by this link.", limit=grant.max_files, used=used, unit="files"
+        )
+    if grant.max_size and grant.size + size > grant.max_size:
+        used = grant.size + size
+        raise BeyondGrant(
+            "This is more bytes than may come by this link.", limit=grant.max_size, used=used, unit="bytes"
+        )
+    connection.execute("UPDATE grants SET files = files + ?, size = size + ? WHERE id = ?", (count, size, id))
+
+
+def forget(connection: Connection, before: datetime) -> int:
+    """See `Grants.forget_grants`."""
+    sql = "DELETE FROM grants WHERE expires_at < :before OR revoked_at < :before"
+    return connection.execute(sql, {"before": microseconds(before)}).rowcount
+
+
+def _required(row: Row | None) -> Row:
+    if row is None:
+        raise _unknown()
+    return row
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such grant.")

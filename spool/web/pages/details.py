@@ -1,0 +1,109 @@
+"""`GET /view/{id}`: all about one file, and the file itself where a browser can show or play it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spool.model import FileId
+from spool.web.auth import PRINCIPAL
+from spool.web.download import is_shown_in_place
+from spool.web.pages import words
+from spool.web.pages.html import tag
+from spool.web.pages.layout import action, page
+from spool.web.pages.listing import may, media
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from spool.model import File, Principal
+    from spool.web.pages.html import Html, Node
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """`GET /view/{id}`. Raises NotFound."""
+    file = await request.app[SITE].catalog.file(FileId(request.match_info["id"]))
+    return page(
+        request,
+        file.filename,
+        tag("p", tag("a", "All files", href="/"), class_="back"),
+        tag(
+            "article",
+            tag("h1", file.filename),
+            tag("p", "The bytes of this file were lost or changed on the disk.", class_="wrong")
+            if file.damage
+            else _show(request, file),
+            _actions(request, file),
+            _facts(file),
+            _changes(request, file),
+            class_="card",
+        ),
+        tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
+        scripts=("view.js",),
+    )
+
+
+def _show(request: web.Request, file: File) -> Html | None:
+    """A player that seeks, for the address takes ranges, or the image; None for what a browser is to save."""
+    if not is_shown_in_place(file.media_type):
+        return None
+    match words.kind(file):
+        case "image":
+            return tag("img", src=media(request, file), alt=file.filename, class_="shown")
+        case "audio" | "video" as kind:
+            label = f"{kind.capitalize()}: {file.filename}"
+            return tag(
+                kind, src=media(request, file), controls=True, preload="metadata", class_="shown", aria_label=label
+            )
+    return None
+
+
+def _actions(request: web.Request, file: File) -> Html:
+    link = request.app[SITE].addresses.content(request, file)
+    open_ = tag("a", "Open", href=media(request, file), class_="button") if words.kind(file) == "text" else None
+    save = tag(
+        "a", "Download", href=media(request, file, download=True), download=file.filename, class_="button primary"
+    )
+    copy = tag("button", "Copy link", type="button", id="copy", data_link=link, hidden=True)
+    return tag("div", save if file.damage is None else None, open_, copy, class_="actions")
+
+
+def _facts(file: File) -> Html:
+    facts: list[tuple[str, Node]] = [
+        ("Size", f"{words.size(file.size)} ({file.size:,} bytes)"),
+        ("Type", file.media_type),
+        ("Stored", words.time(file.created_at)),
+        ("Expires", words.time(file.expires_at) if file.expires_at else "Never"),
+        ("Owner", file.owner),
+        ("SHA-256", tag("code", file.sha256)),
+    ]
+    for name, value in file.metadata.items():
+        facts.append((name, value if isinstance(value, str) else ", ".join(value)))
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts))
+
+
+def may_edit(who: Principal, file: File) -> bool:
+    """As `policy.require_edit` and the route's scope say."""
+    return may(who, "admin") or (who.name == file.owner and may(who, "upload"))
+
+
+def _changes(request: web.Request, file: File) -> Html:
+    who = request[PRINCIPAL]
+    name = tag("input", name="filename", id="filename", value=file.filename, required=True, maxlength=255)
+    rename = tag(
+        "form",
+        tag("label", "Name", for_="filename"),
+        name,
+        tag("button", "Rename"),
+        method="post",
+        action=action(request, f"/view/{file.id}"),
+        class_="inline",
+    )
+    delete = tag(
+        "form",
+        tag("input", type="hidden", name="id", value=file.id),
+        tag("button", "Delete…", class_="danger"),
+        method="post",
+        action=action(request, "/delete"),
+    )
+    return tag("div", rename if may_edit(who, file) else None, delete if may(who, "delete") else None, class_="changes")

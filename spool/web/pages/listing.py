@@ -1,0 +1,228 @@
+"""`GET /`: where files are dropped, and the list of those that are there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlencode
+
+from spool.errors import BadRequest
+from spool.model import FileQuery, Page
+from spool.web.auth import PRINCIPAL
+from spool.web.download import is_shown_in_place
+from spool.web.fields import parse_time
+from spool.web.files import MAX_PATTERN
+from spool.web.pages import words
+from spool.web.pages.html import tag
+from spool.web.pages.layout import action, page
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from spool.model import File, Principal, Sort
+    from spool.web.pages.html import Html
+
+_LIMIT: Final = 50
+_LIMITS: Final = ("50", "200")
+"""Files on a page: as it is loaded, and as it grows."""
+_EMPTY_PAGES: Final = 10
+"""Pages on which no file passes that are turned before the reader is asked to go on."""
+_LARGEST_PICTURE: Final = 1024 * 1024
+"""Bytes of an image that is shown in the list as it is."""
+_KINDS: Final = {"image": "Images", "audio": "Audio", "video": "Video", "text": "Text", "application": "Other"}
+_SORTS: Final[dict[str, tuple[str, Sort, bool]]] = {
+    "newest": ("Newest first", "created_at", True),
+    "oldest": ("Oldest first", "created_at", False),
+    "name": ("By name", "filename", False),
+    "largest": ("Largest first", "size", True),
+}
+_PARAMETERS: Final = ("q", "kind", "sort", "limit", "cursor", "since")
+
+
+class _Asked(NamedTuple):
+    """What the address says, checked."""
+
+    q: str
+    kind: str
+    sort: str
+    limit: str | None
+    cursor: str | None
+    since: str | None
+
+    def query(self) -> FileQuery:
+        _, sort, descending = _SORTS[self.sort]
+        return FileQuery(
+            limit=int(self.limit or _LIMIT),
+            cursor=self.cursor,
+            q=self.q or None,
+            media_type=f"{self.kind}/*" if self.kind else None,
+            since=None if self.since is None else parse_time("since", self.since),
+            sort=sort,
+            descending=descending,
+        )
+
+    def address(self, **other: str | None) -> str:
+        """This page, with what is given changed."""
+        pairs = {name: value for name, value in {**self._asdict(), **other}.items() if value}
+        if pairs.get("sort") == "newest":
+            del pairs["sort"]
+        return f"/?{urlencode(pairs)}" if pairs else "/"
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """`GET /`: for each principal what it may do, and the list for those that may read."""
+    who, asked = request[PRINCIPAL], _parse(request)
+    found = await _find(request, asked) if may(who, "read") else None
+    return page(
+        request,
+        "Spool",
+        tag("h1", "Files", class_="hidden"),
+        _drop_zone(request) if may(who, "upload") else None,
+        None if found is None else _files(request, asked, found),
+        tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
+        scripts=("tus.min.js", "app.js"),
+    )
+
+
+def may(who: Principal, scope: str) -> bool:
+    """Whether the principal's scopes cover it, so that nobody is shown what would be refused."""
+    return bool({scope, "admin"} & who.scopes)
+
+
+def _parse(request: web.Request) -> _Asked:
+    given = {name: request.query.get(name) or None for name in _PARAMETERS}
+    q, kind, sort = given["q"] or "", given["kind"] or "", given["sort"] or "newest"
+    asked = _Asked(q, kind, sort, given["limit"], given["cursor"], given["since"])
+    if len(asked.q) > MAX_PATTERN or "\0" in asked.q:
+        raise BadRequest(f"what is searched for is longer than {MAX_PATTERN} characters, or holds a NUL")
+    if asked.kind not in ("", *_KINDS) or asked.sort not in _SORTS or asked.limit not in (None, *_LIMITS):
+        raise BadRequest("there is no such kind of files, no such order, or no page of this size")
+    return asked
+
+
+async def _find(request: web.Request, asked: _Asked) -> Page[File]:
+    """The page; pages on which nothing passes are turned."""
+    query = asked.query()
+    for _ in range(_EMPTY_PAGES):
+        found = await request.app[SITE].catalog.files(query)
+        if found.items or found.next is None:
+            break
+        query = replace(query, cursor=found.next)
+    return found
+
+
+def _drop_zone(request: web.Request) -> Html:
+    site = request.app[SITE]
+    policy, types = site.policy, " ".join(site.policy.allow_types)
+    picker = tag("input", type="file", name="file", id="picker", multiple=True, required=True)
+    label = tag("label", tag("strong", "Choose files"), tag("span", " to upload", class_="plain"), for_="picker")
+    form = tag(
+        "form",
+        tag("div", label, picker, tag("div", id="ways"), class_="zone", id="zone"),
+        tag("button", "Upload", class_="primary", id="send"),
+        id="upload",
+        method="post",
+        enctype="multipart/form-data",
+        action=action(request, "/upload"),
+        data_max_size=policy.max_file_size,
+        data_max_files=site.limits.max_files,
+        data_allow=types or None,
+        data_deny=" ".join(policy.deny_types) or None,
+    )
+    most = f"Up to {words.size(policy.max_file_size)} each."
+    kinds = f" Accepted: {', '.join(policy.allow_types)}." if types else ""
+    return tag(
+        "section",
+        tag("h2", "Upload", class_="hidden"),
+        form,
+        tag("p", most + kinds, class_="dim limits"),
+        tag("ul", id="queue", aria_label="Uploads"),
+        class_="upload",
+    )
+
+
+def _files(request: web.Request, asked: _Asked, found: Page[File]) -> Html:
+    who = request[PRINCIPAL]
+    rows = [row(request, file) for file in found.items]
+    nothing = "Nothing matches." if asked.q or asked.kind else "Nothing here yet."
+    delete = tag(
+        "button", "Delete", form="chosen", formmethod="post", formaction=action(request, "/delete"), class_="danger"
+    )
+    chosen = tag(
+        "form",
+        tag("span", "Select files to do something with all of them.", id="count", class_="dim"),
+        tag("button", "Download as zip", form="chosen"),
+        delete if may(who, "delete") else None,
+        id="chosen",
+        method="get",
+        action="/files.zip",
+        class_="actions",
+    )
+    more = tag("a", "More files", href=asked.address(cursor=found.next), rel="next", id="more")
+    return tag(
+        "section",
+        tag("h2", "Stored files", class_="hidden"),
+        _finder(asked),
+        tag("ul", *rows, id="files", class_="files", data_live=asked.sort == "newest", aria_label="Stored files"),
+        None if rows else tag("p", nothing, class_="dim empty", id="empty"),
+        tag("p", more) if found.next else None,
+        chosen if rows else tag("div", chosen, hidden=True),
+    )
+
+
+def _finder(asked: _Asked) -> Html:
+    search = tag(
+        "input", type="search", name="q", value=asked.q, placeholder="Search by name", aria_label="Search by name",
+        maxlength=MAX_PATTERN,
+    )  # fmt: skip
+    kinds = [
+        tag("option", text, value=key, selected=key == asked.kind) for key, text in [("", "All kinds"), *_KINDS.items()]
+    ]
+    sorts = [tag("option", text, value=key, selected=key == asked.sort) for key, (text, *_) in _SORTS.items()]
+    return tag(
+        "form",
+        search,
+        tag("button", "Find"),
+        tag("select", *kinds, name="kind", aria_label="Kind"),
+        tag("select", *sorts, name="sort", aria_label="Order"),
+        id="finder",
+        method="get",
+        action="/",
+        role="search",
+    )
+
+
+def row(request: web.Request, file: File) -> Html:
+    """One file of the list."""
+    view, name = f"/view/{file.id}", file.filename
+    pick = tag("input", type="checkbox", name="id", value=file.id, form="chosen", aria_label=f"Select {name}")
+    about = [words.size(file.size), " · ", file.media_type, " · ", words.time(file.created_at)]
+    damaged = tag("span", " · damaged", class_="wrong") if file.damage else None
+    download = tag(
+        "a", "Download", href=media(request, file, download=True), download=name, aria_label=f"Download {name}"
+    )
+    return tag(
+        "li",
+        tag("label", pick, class_="pick"),
+        _picture(request, file),
+        tag("div", tag("a", name, href=view, class_="name"), tag("p", *about, damaged, class_="dim"), class_="about"),
+        tag("div", download if file.damage is None else None, class_="row-actions"),
+        data_id=file.id,
+        data_created=f"{file.created_at:%Y-%m-%dT%H:%M:%S.%fZ}",
+    )
+
+
+def _picture(request: web.Request, file: File) -> Html:
+    shown = words.kind(file) == "image" and is_shown_in_place(file.media_type) and file.size <= _LARGEST_PICTURE
+    if shown and file.damage is None:
+        image = tag("img", src=media(request, file), alt="", loading="lazy", decoding="async", width=44, height=44)
+        return tag("span", image, class_="tile")
+    return tag("span", words.ending(file), class_=f"tile {words.kind(file)}", aria_hidden="true")
+
+
+def media(request: web.Request, file: File, *, download: bool = False) -> str:
+    """The address of the bytes, as a page of ours has it: without our own origin."""
+    site = request.app[SITE]
+    address = site.addresses.media(request, file, site.clock(), download=download)
+    return address if site.addresses.media_base_url else address.removeprefix(site.addresses.base(request))

@@ -1,0 +1,191 @@
+"""Sign-in of browsers: the cookie that stands for a session, and what keeps other pages from using it.
+
+A cookie counts for nothing but by `signed_in`, which refuses every change that does not come from a page of ours and
+carries the session's own token, and lets no page from elsewhere read. This is the only module that knows cookies.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from spool.errors import Forbidden, NotFound, RateLimited, Unauthenticated
+from spool.ports import Session
+from spool.tokens import hash_secret
+from spool.web.site import SITE
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from spool.model import Token
+    from spool.web.site import Site
+
+FORM_TOKEN: Final = web.RequestKey("form_token", str)
+"""What a change by this session has to carry; there is none for a request that came without a session."""
+FORM_TOKEN_HEADER: Final = "X-Form-Token"  # noqa: S105 - a name
+FORM_TOKEN_PARAMETER: Final = "form_token"  # noqa: S105 - a name
+LIFETIME: Final = timedelta(days=7)
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_MOST_FAILURES: Final = 10
+"""Sign-ins of one address that may fail within a window."""
+_WINDOW: Final = timedelta(minutes=5)
+_MOST_ADDRESSES: Final = 10_000
+
+
+class Attempts:
+    """Sign-ins that failed, by address, so that none can be tried by the million."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
+
+    def require(self, address: str, now: datetime) -> None:
+        """Raises RateLimited for an address of which too many sign-ins have failed in its window."""
+        since, count = self._failures.get(_network(address), (now, 0))
+        left = since + _WINDOW - now
+        if count >= _MOST_FAILURES and left > timedelta():
+            raise RateLimited("too many sign-ins from this address have failed", int(left.total_seconds()) + 1)
+
+    def failed(self, address: str, now: datetime) -> None:
+        """One more has failed. Of many addresses, those that failed longest ago are forgotten."""
+        network = _network(address)
+        since, count = self._failures.pop(network, (now, 0))
+        self._failures[network] = (since, count + 1) if now - since < _WINDOW else (now, 1)
+        while len(self._failures) > _MOST_ADDRESSES:
+            self._failures.popitem(last=False)
+
+
+ATTEMPTS: Final = web.AppKey("attempts", Attempts)
+
+
+def _network(address: str) -> str:
+    """What one guesser has: an IPv4 address, or the 64 bits of IPv6 below which it may choose."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    return address if ip.version == 4 else str(ip_network((ip, 64), strict=False))  # noqa: PLR2004
+
+
+async def signed_in(request: web.Request) -> Token | None:
+    """The token that the browser signed in with; None if it did not, or not any more.
+
+    Raises Forbidden for a change that comes from elsewhere, or lacks the session's form token.
+    """
+    secret = _cookie(request)
+    if secret is None:
+        return None
+    site = request.app[SITE]
+    session = await site.index.session(hash_secret(secret))
+    if session is None or session.expires_at <= site.clock():
+        return None
+    if request.method in _SAFE:
+        if _is_fetched_from_elsewhere(request):
+            return None
+    else:
+        require_own_page(request)
+        _require_form_token(request, secret)
+    request[FORM_TOKEN] = _form_token(secret)
+    return session.token
+
+
+def require_own_page(request: web.Request) -> None:
+    """Raises Forbidden unless a page of this origin sends the request, as far as the browser tells.
+
+    `Sec-Fetch-Site` decides where there is one. Else it is http, and `Origin` names this host, or none is sent at all.
+    """
+    fetched = request.headers.get("Sec-Fetch-Site")
+    if fetched is not None:
+        own = fetched == "same-origin"
+    else:
+        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
+        own = origin == urlsplit(request.app[SITE].addresses.base(request)).netloc.lower()
+    if not own:
+        raise Forbidden("a browser that is signed in changes nothing for a page from elsewhere")
+
+
+def _is_fetched_from_elsewhere(request: web.Request) -> bool:
+    """Whether another page fetches this, rather than leads here. A browser that does not tell sends no cookie then."""
+    fetched, mode = request.headers.get("Sec-Fetch-Site"), request.headers.get("Sec-Fetch-Mode")
+    return fetched in ("cross-site", "same-site") and mode != "navigate"
+
+
+def _require_form_token(request: web.Request, secret: str) -> None:
+    given = request.headers.get(FORM_TOKEN_HEADER) or request.query.get(FORM_TOKEN_PARAMETER, "")
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), _form_token(secret).encode()):
+        raise Forbidden("this page was made for another sign-in: load it anew")
+
+
+def _form_token(secret: str) -> str:
+    """Of the session's secret, which cannot be found from it."""
+    return hash_secret(f"form\n{secret}")
+
+
+async def start(request: web.Request, secret: str, response: web.StreamResponse) -> Token:
+    """A session of the token with this secret is recorded, and `response` sets its cookie.
+
+    Raises Forbidden for a page from elsewhere, Unauthenticated for a secret that is none, RateLimited.
+    """
+    require_own_page(request)
+    site = request.app[SITE]
+    attempts, address, now = request.app[ATTEMPTS], site.addresses.client(request), site.clock()
+    attempts.require(address, now)
+    token = await site.index.token(hash_secret(secret.strip()))
+    if token is None or (token.expires_at is not None and token.expires_at <= now):
+        attempts.failed(address, now)
+        raise Unauthenticated("this token is unknown, expired or revoked")
+    own = secrets.token_urlsafe(32)
+    await _record(site, Session(token, _end(token, now)), own)
+    _set_cookie(request, response, own)
+    return token
+
+
+async def _record(site: Site, session: Session, secret: str) -> None:
+    try:
+        await site.index.add_session(session, hash_secret(secret), site.clock())
+    except NotFound as error:
+        raise Unauthenticated("this token was revoked just now") from error
+
+
+def _end(token: Token, now: datetime) -> datetime:
+    end = now + LIFETIME
+    return end if token.expires_at is None else min(end, token.expires_at)
+
+
+async def end(request: web.Request, response: web.StreamResponse) -> None:
+    """The session of the request is no more, and `response` takes the cookie back."""
+    secret = _cookie(request)
+    if secret is not None:
+        await request.app[SITE].index.end_session(hash_secret(secret))
+    _set_cookie(request, response, "")
+
+
+def _cookie(request: web.Request) -> str | None:
+    return (request.cookies.get(_name(request)) or None) if "Cookie" in request.headers else None
+
+
+def _set_cookie(request: web.Request, response: web.StreamResponse, secret: str) -> None:
+    response.set_cookie(
+        _name(request),
+        secret,
+        max_age=int(LIFETIME.total_seconds()) if secret else 0,
+        path="/",
+        secure=_is_secure(request),
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+def _name(request: web.Request) -> str:
+    """On TLS one that no page of http, and none of a neighbouring name, can set (RFC 6265bis §4.1.3.2)."""
+    return "__Host-spool" if _is_secure(request) else "spool"
+
+
+def _is_secure(request: web.Request) -> bool:
+    return request.app[SITE].addresses.base(request).startswith("https:")

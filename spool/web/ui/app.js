@@ -1,0 +1,12 @@
+import { begin as beginList } from "./list.js";
+import { begin as beginUploads } from "./uploads.js";
+import { localize } from "./words.js";
+
+document.documentElement.classList.add("live");
+localize(document);
+const list = document.getElementById("files");
+const files = list && beginList(list);
+const form = document.getElementById("upload");
+if (form) beginUploads(form, () => files?.look());
+const finder = document.getElementById("finder");
+finder?.addEventListener("change", (event) => { if (event.target.matches("select")) finder.requestSubmit(); });

@@ -1,0 +1,86 @@
+// Ways in: picker, folder, camera, drop and paste. Each gives pairs of a file and the folder it was in.
+
+import { element } from "./words.js";
+
+export function listen(form, take) {
+  const zone = document.getElementById("zone");
+  const picker = document.getElementById("picker");
+  picker.required = false;
+  takeFrom(picker, take);
+  const ways = document.getElementById("ways");
+  ways.append(...way("Choose a folder", "folder", { webkitdirectory: true, multiple: true }, take));
+  ways.append(...way("Take a photo or video", "camera", { accept: "image/*,video/*" }, take));
+  zone.querySelector(".plain").textContent = ", drop them here, or paste";
+  form.addEventListener("submit", (event) => event.preventDefault());
+  drops(zone, take);
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (files.length) take(files.map((file) => ({ file: named(file), folder: "" })));
+  });
+}
+
+function way(text, kind, properties, take) {
+  const input = element("input", { type: "file", className: "way", tabIndex: -1, ...properties });
+  input.setAttribute("aria-hidden", "true");
+  if (kind === "camera") input.setAttribute("capture", "environment"); // no property where there is no camera
+  takeFrom(input, take);
+  const button = element("button", { type: "button", className: kind }, text);
+  button.addEventListener("click", () => input.click());
+  return [button, input];
+}
+
+function takeFrom(input, take) {
+  input.addEventListener("change", () => {
+    const found = [...input.files].map((file) => ({ file, folder: folderOf(file.webkitRelativePath) }));
+    input.value = ""; // or the same file could not be chosen twice
+    if (found.length) take(found);
+  });
+}
+
+const folderOf = (path) => (path ? path.slice(0, Math.max(0, path.lastIndexOf("/"))) : "");
+
+// What is pasted is called image.png, whatever it is.
+function named(file) {
+  if (file.name !== "image.png") return file;
+  const stamp = new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-");
+  return new File([file], `pasted-${stamp}.png`, { type: file.type, lastModified: file.lastModified });
+}
+
+function drops(zone, take) {
+  const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  let depth = 0;
+  const show = () => zone.classList.toggle("over", depth > 0);
+  document.addEventListener("dragenter", (event) => { if (hasFiles(event)) { depth += 1; show(); } });
+  document.addEventListener("dragleave", (event) => { if (hasFiles(event)) { depth = Math.max(0, depth - 1); show(); } });
+  document.addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); });
+  document.addEventListener("drop", async (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show();
+    const files = [...event.dataTransfer.files];
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const found = entries.some((entry) => entry.isDirectory) ? await walked(entries) : files.map((file) => ({ file, folder: "" }));
+    if (found.length) take(found);
+  });
+}
+
+async function walked(entries) {
+  const found = [];
+  const waiting = entries.map((entry) => [entry, ""]);
+  while (waiting.length) {
+    const [entry, folder] = waiting.pop();
+    if (entry.isFile) {
+      found.push({ file: await new Promise((done, failed) => entry.file(done, failed)), folder });
+      continue;
+    }
+    const reader = entry.createReader();
+    const inside = folder ? `${folder}/${entry.name}` : entry.name;
+    for (;;) { // a reader gives a hundred at a time
+      const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+      if (!some.length) break;
+      waiting.push(...some.map((each) => [each, inside]));
+    }
+  }
+  return found;
+}

@@ -1,0 +1,210 @@
+"""The list: live, endless, and what is done with one file or many."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import struct
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from spool.model import File, FileId, Key
+from spool.store import open_index
+from tests.browser.conftest import free_port, sample, stored
+from tests.process import EFFORT, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import NewPage
+
+MANY = 10_000
+FAR = min(MANY, 2000 * EFFORT)
+"""To the last takes a minute where there is no graphics processor, mostly to paint."""
+SCROLL = """async (many) => {
+    const list = document.getElementById("files");
+    while (list.children.length < many) {
+        const count = list.children.length;
+        const grown = new Promise((done, failed) => {
+            const late = setTimeout(() => failed(new Error(`the list stays at ${count}`)), 30000);
+            new MutationObserver((_, observer) => {
+                if (list.children.length === count) return;
+                observer.disconnect();
+                clearTimeout(late);
+                done();
+            }).observe(list, { childList: true });
+        });
+        document.getElementById("more").scrollIntoView();
+        await grown;
+    }
+}"""
+"""Scrolls to the end of the list again and again, until it has so many files."""
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#files > li:visible .name").all_text_contents()
+
+
+def test_two_browsers_see_what_the_other_stores(new_page: NewPage, server: Server, tmp_path: Path) -> None:
+    pages = [new_page(), new_page()]
+    for number, page in enumerate(pages):
+        sample(tmp_path / f"{number}.bin", 1000)
+        page.set_input_files("#picker", tmp_path / f"{number}.bin")
+        for each in pages:
+            expect(each.locator("#files > li")).to_have_count(number + 1)
+    assert [names(page) for page in pages] == [["1.bin", "0.bin"]] * 2
+    assert len(server.files()) == 2
+
+
+def test_new_files_are_seen_though_there_are_more_than_fit_on_a_page(page: Page, server: Server) -> None:
+    server.put("first", b"0")
+    expect(page.locator("#files > li")).to_have_count(1)
+    for number in range(120):
+        server.put(f"{number}.txt", b"%d" % number)
+    expect(page.locator("#files > li")).to_have_count(121)
+    assert names(page) == [*(f"{number}.txt" for number in range(119, -1, -1)), "first"]
+
+
+class TestMany:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        with ThreadPoolExecutor(1) as thread:  # this one has a loop already, which drives the browser
+            thread.submit(asyncio.run, self._fill(tmp_path / "spool")).result()
+        # the files have no bytes, and nobody is to look for them
+        env = {"SPOOL_SERVER_PORT": str(free_port()), "SPOOL_STORAGE_SCRUB_INTERVAL": "0"}
+        with Server(tmp_path / "spool", env=env) as running:
+            yield running
+
+    async def _fill(self, directory: Path) -> None:
+        directory.mkdir()
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        first = File(
+            id=FileId(""), key=Key(""), owner="local", filename="", size=7, media_type="text/plain",
+            declared_type=None, sha256="0" * 64, created_at=start, expires_at=None, metadata={},
+        )  # fmt: skip
+        files = [
+            replace(
+                first, id=FileId(f"{n:032}"), key=Key(f"{n:032}"), filename=f"{n}.txt",
+                created_at=start + timedelta(seconds=n),
+            )
+            for n in range(MANY)
+        ]  # fmt: skip
+        async with aclosing(await open_index(directory)) as index:
+            await index.finish(files)
+
+    def test_files_are_scrolled_through(self, page: Page) -> None:
+        rows = page.locator("#files > li")
+        expect(rows).to_have_count(50)
+
+        page.evaluate(SCROLL, FAR)
+        seen = page.evaluate("[...document.querySelectorAll('#files .name')].map(name => name.textContent)")
+        assert len(seen) >= FAR
+        assert seen == [f"{n}.txt" for n in range(MANY - 1, MANY - 1 - len(seen), -1)]
+        expect(page.locator("#more")).to_have_count(0 if FAR == MANY else 1)
+        page.get_by_label("Search by name").fill("1234.txt")
+        page.keyboard.press("Enter")
+        expect(rows).to_have_count(1)
+
+
+class TestDelete:
+    @pytest.fixture
+    def page(self, new_page: NewPage, server: Server) -> Page:
+        for name in ("a.txt", "b.txt", "c.txt"):
+            server.put(name, name.encode())
+        page = new_page(None)
+        page.clock.install()
+        page.goto("/")
+        return page
+
+    def test_hides_a_file_that_is_whole_until_the_grace_is_over(self, page: Page, server: Server) -> None:
+        page.get_by_role("button", name="Delete b.txt").click()
+        assert names(page) == ["c.txt", "a.txt"]
+        page.clock.run_for(5900)
+        assert stored(server, 3)
+        page.clock.run_for(200)
+        assert set(stored(server, 2)) == {"a.txt", "c.txt"}
+        expect(page.locator("#undo")).to_have_count(0)
+
+    def test_can_be_undone(self, page: Page, server: Server) -> None:
+        page.get_by_role("button", name="Delete b.txt").click()
+        page.get_by_role("button", name="Undo").click()
+        assert names(page) == ["c.txt", "b.txt", "a.txt"]
+        page.clock.run_for(20_000)
+        assert stored(server, 3)
+
+    def test_is_done_when_the_page_is_left(self, page: Page, server: Server) -> None:
+        page.get_by_role("button", name="Delete b.txt").click()
+        page.goto("/login")
+        assert set(stored(server, 2)) == {"a.txt", "c.txt"}
+
+    def test_of_many_is_one_step(self, page: Page, server: Server) -> None:
+        page.get_by_label("Select a.txt").check()
+        page.get_by_label("Select c.txt").check()
+        expect(page.locator("#count")).to_have_text("2 selected")
+        page.locator("#chosen").get_by_role("button", name="Delete").click()
+        assert names(page) == ["b.txt"]
+        page.clock.run_for(6100)
+        assert set(stored(server)) == {"b.txt"}
+
+    def test_that_the_server_refuses_brings_the_file_back(self, page: Page, server: Server) -> None:
+        page.route("**/files/*", lambda route: route.fulfill(status=503))
+        page.get_by_role("button", name="Delete b.txt").click()
+        page.clock.run_for(6100)
+        expect(page.locator("#files > li:visible")).to_have_count(3)
+        expect(page.locator("#announce")).to_have_text("1 could not be deleted")
+        assert stored(server, 3)
+
+
+def test_files_that_are_selected_come_as_one_zip(page: Page, server: Server) -> None:
+    data = {f"{n}.bin": bytes([n]) * 300_000 for n in range(3)}
+    for name, content in data.items():
+        server.put(name, content)
+    page.reload()
+    for name in ("0.bin", "2.bin"):
+        page.get_by_label(f"Select {name}").check()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as zip").click()
+    assert download.value.suggested_filename == "files.zip"
+    archive = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes()))
+    assert {name: archive.read(name) for name in archive.namelist()} == {n: data[n] for n in ("2.bin", "0.bin")}
+
+
+def test_sound_is_played_from_where_the_listener_wants(page: Page, server: Server) -> None:
+    samples = bytes(8000 * 600)  # ten minutes, of which a browser does not fetch all
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8)
+    wave = (
+        struct.pack("<4sI4s", b"RIFF", 36 + len(samples), b"WAVE") + form + struct.pack("<4sI", b"data", len(samples))
+    )
+    record = server.put("long.wav", wave + samples)
+    ranges: list[str] = []
+    page.on("response", lambda r: ranges.append(r.headers.get("content-range", "")) if r.status == 206 else None)
+    page.goto(f"/view/{record['id']}")
+    at = page.locator("audio").evaluate("""async (audio) => {
+        if (audio.readyState < 1) await new Promise(done => audio.addEventListener("loadedmetadata", done));
+        audio.currentTime = 500;
+        await new Promise(done => audio.addEventListener("seeked", done));
+        return audio.currentTime;
+    }""")
+    assert at == 500
+    assert ranges
+
+
+def test_name_is_changed_and_link_is_copied(new_page: NewPage, server: Server) -> None:
+    record = server.put("before.txt", b"x")
+    page = new_page(f"/view/{record['id']}", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_label("Name").fill("after.txt")
+    page.get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("heading", name="after.txt")).to_be_visible()
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#copy")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()").endswith(f"/files/{record['id']}/content")

@@ -1,0 +1,200 @@
+"""Uploads from a page: each way in, and every way to be interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import address, free_port, sample, stored, throttle
+from tests.process import Server, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Page, Request
+
+    from tests.browser.conftest import NewPage
+
+SIZE = 50 * 2**20
+RATE = 15 * 2**20
+
+
+def progress(page: Page) -> float:
+    return float(page.locator("#queue progress").evaluate("bar => bar.value"))
+
+
+def started(page: Page) -> None:
+    """So much has been sent that there is something to resume."""
+    eventually(lambda: progress(page) > 8e6, 30)
+
+
+def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server: Server, tmp_path: Path) -> None:
+    digests = {f"{i} ü.bin": sample(tmp_path / f"{i} ü.bin", 10_000 * i) for i in range(5)}
+    page.set_input_files("#picker", [tmp_path / name for name in digests])
+    expect(page.locator("#files > li")).to_have_count(5)
+    assert {name: record["sha256"] for name, record in stored(server, 5).items()} == digests
+    expect(page.locator("#queue > li")).to_have_count(0)
+
+
+def test_drop_stores_files(page: Page, server: Server, tmp_path: Path) -> None:
+    digest = sample(tmp_path / "dropped.bin", 100_000)
+    box = page.locator("#zone").bounding_box()
+    assert box
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path / "dropped.bin")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + 50, "y": box["y"] + 50}
+        session.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+        if kind == "dragOver":
+            expect(page.locator("#zone.over")).to_have_count(1)
+    expect(page.locator("#zone.over")).to_have_count(0)
+    expect(page.locator("#files")).to_contain_text("dropped.bin")
+    assert stored(server)["dropped.bin"]["sha256"] == digest
+
+
+def test_paste_stores_a_file_under_a_name_of_its_own(page: Page, server: Server) -> None:
+    page.evaluate("""() => {
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File(["pasted"], "image.png", { type: "image/png" }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+    }""")
+    [name] = stored(server)
+    assert re.fullmatch(r"pasted-[\d-]{19}\.png", name)
+
+
+def test_folder_stores_all_that_is_in_it_and_tells_where_it_was(page: Page, server: Server, tmp_path: Path) -> None:
+    for name in ("top/a.txt", "top/deep/er/b.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(tmp_path / "top")
+    folders = {name: record["metadata"]["folder"] for name, record in stored(server, 2).items()}
+    assert folders == {"a.txt": "top", "b.txt": "top/deep/er"}
+
+
+def test_upload_that_is_paused_outlives_a_killed_server(page: Page, server: Server, tmp_path: Path) -> None:
+    digest = sample(tmp_path / "large.bin", SIZE)
+    throttle(page, RATE)
+    page.set_input_files("#picker", tmp_path / "large.bin")
+    started(page)
+    expect(page.locator("#queue .dim")).to_have_text(re.compile(r"^[\d.]+ MB of 52 MB · [\d.]+ [kM]B/s · \d+ s left$"))
+    page.get_by_role("button", name="Pause large.bin").click()
+    expect(page.locator("#queue")).to_contain_text("Paused at")
+    eventually(lambda: not server.staged())  # what came is saved
+    server.kill()
+    server.start()
+    throttle(page, -1)
+    with page.expect_request(lambda request: request.method == "PATCH") as patch:
+        page.get_by_role("button", name="Resume large.bin").click()
+    assert 0 < int(patch.value.headers["upload-offset"]) < SIZE
+    assert stored(server)["large.bin"]["sha256"] == digest
+    expect(page.locator("#files")).to_contain_text("large.bin")
+
+
+def test_upload_goes_on_by_itself_when_a_killed_server_is_back(page: Page, server: Server, tmp_path: Path) -> None:
+    digest = sample(tmp_path / "large.bin", SIZE)
+    throttle(page, RATE)
+    page.set_input_files("#picker", tmp_path / "large.bin")
+    started(page)
+    server.kill()
+    server.start()
+    throttle(page, -1)
+    assert stored(server)["large.bin"]["sha256"] == digest
+
+
+def test_upload_goes_on_by_itself_when_the_network_is_back(page: Page, server: Server, tmp_path: Path) -> None:
+    digest = sample(tmp_path / "large.bin", SIZE)
+    throttle(page, RATE)
+    page.set_input_files("#picker", tmp_path / "large.bin")
+    started(page)
+    page.context.set_offline(True)
+    eventually(lambda: page.evaluate("!navigator.onLine"))
+    page.context.set_offline(False)
+    throttle(page, -1)
+    assert stored(server)["large.bin"]["sha256"] == digest
+
+
+def test_upload_outlives_a_reload_once_its_file_is_chosen_again(page: Page, server: Server, tmp_path: Path) -> None:
+    digest = sample(tmp_path / "large.bin", SIZE)
+    throttle(page, RATE)
+    page.set_input_files("#picker", tmp_path / "large.bin")
+    started(page)
+    page.on("dialog", lambda dialog: dialog.accept())  # "leave the page?"
+    page.reload()
+    expect(page.locator("#queue")).to_contain_text("Choose the file again")
+    with page.expect_request(lambda request: request.method == "PATCH") as patch:
+        page.set_input_files("#picker", tmp_path / "large.bin")
+    assert 0 < int(patch.value.headers["upload-offset"]) < SIZE
+    assert stored(server)["large.bin"]["sha256"] == digest
+    expect(page.locator("#queue > li")).to_have_count(0)
+    assert page.evaluate("localStorage.length") == 0
+
+
+def test_upload_that_is_cancelled_leaves_nothing(page: Page, server: Server, tmp_path: Path) -> None:
+    sample(tmp_path / "large.bin", SIZE)
+    throttle(page, RATE)
+    page.set_input_files("#picker", tmp_path / "large.bin")
+    started(page)
+    page.get_by_role("button", name="Cancel large.bin").click()
+    expect(page.locator("#queue > li")).to_have_count(0)
+    eventually(lambda: not server.blobs() and not server.staged())
+    eventually(lambda: page.evaluate("localStorage.length") == 0)
+
+
+class TestRefusals:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        env = {
+            "SPOOL_SERVER_PORT": str(free_port()),
+            "SPOOL_LIMITS_MAX_FILE_SIZE": "1 MB",
+            "SPOOL_POLICY_DENY_TYPES": "text/html,image/*",
+        }
+        with Server(tmp_path / "spool", env=env) as running:
+            yield running
+
+    @pytest.mark.parametrize(
+        ("name", "size", "why"),
+        [
+            ("large.bin", 1_000_001, "Too large: 1.0 MB, and 1.0 MB is the most."),
+            ("a.html", 5, "Files of type text/html are not accepted here."),
+            ("a.png", 5, "Files of type image/png are not accepted here."),
+        ],
+    )
+    def test_are_told_before_anything_is_sent(self, page: Page, tmp_path: Path, name: str, size: int, why: str) -> None:
+        sent: list[Request] = []
+        page.on("request", lambda request: sent.append(request) if request.method != "GET" else None)
+        sample(tmp_path / name, size)
+        (tmp_path / "good.txt").write_text("good")
+        page.set_input_files("#picker", [tmp_path / name, tmp_path / "good.txt"])
+        expect(page.locator("#queue .wrong")).to_have_text(why)
+        expect(page.locator("#announce")).to_have_text(re.compile(re.escape(why) + "|stored|New"))
+        expect(page.locator("#files")).to_contain_text("good.txt")
+        assert [request.headers["upload-length"] for request in sent if request.method == "POST"] == ["4"]
+        page.get_by_role("button", name=f"Dismiss {name}").click()
+        expect(page.locator("#queue .wrong")).to_have_count(0)
+
+    def test_of_the_server_are_told_in_its_words(self, page: Page, server: Server, tmp_path: Path) -> None:
+        (tmp_path / "innocent.bin").write_bytes(b"<!DOCTYPE html><html><body>no</body></html>")
+        page.set_input_files("#picker", tmp_path / "innocent.bin")
+        expect(page.locator("#queue .wrong")).to_have_text("Files of type text/html are not accepted here.")
+        assert server.files() == []
+
+
+def test_upload_is_made_by_who_is_signed_in(new_page: NewPage, server: Server, tmp_path: Path) -> None:
+    from tests.browser.conftest import sign_in, token  # noqa: PLC0415
+
+    page = new_page(None)
+    sign_in(page, token(server, "upload", "read", name="ada"))
+    digest = sample(tmp_path / "a.bin", 3_000_000)
+    page.set_input_files("#picker", tmp_path / "a.bin")
+    expect(page.locator("#files")).to_contain_text("a.bin")
+    record = page.evaluate("fetch('/files').then(answer => answer.json())")["files"][0]
+    assert (record["owner"], record["sha256"]) == ("ada", digest)
+    assert hashlib.sha256(page.request.get(record["content_url"]).body()).hexdigest() == digest
+    assert address(server) in page.url
