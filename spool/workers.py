@@ -64,7 +64,7 @@ async def run(config: Config) -> None:
                 systemd.tell(told, "READY=1")
                 started.set()
 
-            office, dealer = Office(counted), Dealer(sockets)
+            office, dealer = Office(counted, site.tally), Dealer(sockets)
             bound.callback(dealer.close)
             bound.callback(systemd.tell, told, "STOPPING=1")
             crew = _Crew(config, office, dealer, (lock, site.open_to_machine), complete)
@@ -205,14 +205,15 @@ async def _work(config: Config, end: socket.socket, hand: socket.socket, *, open
     with closing(MagicSniffer()) as sniffer:
         async with serve.open_storage(config, shared=True) as (blobs, index):
             site = await serve.make_site(config, blobs, index, sniffer, counters=counters)
-            site = replace(site, open_to_machine=open_to_machine)  # as the sockets are, which the office has
+            # The sockets are the office's.
+            site = replace(site, open_to_machine=open_to_machine, gather=worker.gather)
             await serve.answer(
                 config,
                 site,
                 certificate,
                 stop,
                 listen=partial(_take_from, hand, worker),
-                ready=lambda _, most: worker.serve(lambda: site.ingest.active, most),
+                ready=lambda _, most: worker.serve(lambda: site.ingest.active, site.tally, most),
                 meanwhile=nullcontext(),
                 share=config.server.workers,
             )

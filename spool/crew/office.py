@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spool.crew.channel import open_channel
 from spool.errors import Unavailable
+from spool.metrics import Metrics, Tally
 from spool.model import Allowance, Grant, GrantId, Key, Principal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from socket import socket
 
     from spool.admission import Admission, Reservation
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 _ALLOWANCE: Final = tuple(field.name for field in fields(Allowance))
 """In the order in which an allowance is told."""
+_PATIENCE: Final = 2.0
+"""Seconds in which a worker tells its tally."""
 _EVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -36,22 +42,28 @@ class Counted(NamedTuple):
 class Office:
     """Serves workers, each over a channel of its own."""
 
-    def __init__(self, counted: Counted) -> None:
+    def __init__(self, counted: Counted, tally: Callable[[], Tally]) -> None:
+        """`tally` is the office's own, whose ledger knows all uploads that run."""
         self._counted = counted
+        self._own = tally
         self._desks: set[_Desk] = set()
+        self._departed = Metrics()
+        """What workers that are gone had last told."""
+        self._renewed = False
 
     async def serve(self, end: socket, ready: Callable[[int], None], leave: Callable[[], None]) -> None:
         """Serves a worker until it is gone, and lets go of what it held.
 
         `ready` is told, once it answers requests, how many connections it takes; `leave`, when it takes no more.
         """
-        desk, gone = _Desk(self._counted, ready, leave), asyncio.Event()
+        desk, gone = _Desk(self._counted, self._tally, ready, leave), asyncio.Event()
         desk.channel = await open_channel(end, desk.asks, desk.notes, gone.set)
         self._desks.add(desk)
         try:
             await gone.wait()
         finally:
             self._desks.discard(desk)
+            self._departed.add(desk.tally.counts)
             desk.channel.close()
             desk.let_go_of_all()
 
@@ -60,13 +72,44 @@ class Office:
         answers = await asyncio.gather(*(desk.active_keys() for desk in self._desks))
         return frozenset().union(*answers)
 
+    async def _tally(self) -> Sequence[object]:
+        """What all have counted, those too that are gone: as they last told, so that no scrape is told less later."""
+        await asyncio.gather(*(desk.look() for desk in self._desks if desk.serves))
+        metrics, _, queued, pids = self._own()
+        total, waiting = Metrics(), Counter(queued)
+        tallies = [desk.tally for desk in self._desks if desk.tally.pid]
+        for counts in (metrics.told(), self._departed.told(), *(tally.counts for tally in tallies)):
+            total.add(counts)
+        for tally in tallies:
+            waiting.update(tally.queued)
+        running = self._counted.admission.running
+        return total.told(), running, waiting, [*pids, *(tally.pid for tally in tallies)]
+
+
+class _Told(NamedTuple):
+    """A worker's tally."""
+
+    counts: Mapping[str, Any] = MappingProxyType({})
+    queued: Mapping[str, int] = MappingProxyType({})
+    pid: int = 0
+    """0 before it has told one."""
+
 
 class _Desk:
     """What one worker holds, by the numbers that it gave."""
 
-    def __init__(self, counted: Counted, ready: Callable[[int], None], leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        counted: Counted,
+        tally: Callable[[], Awaitable[object]],
+        ready: Callable[[int], None],
+        leave: Callable[[], None],
+    ) -> None:
+        self.serves = False
+        self._serving = ready
         self._leave = leave
         self.channel: Channel
+        self.tally = _Told()
         self._admission, self._rates, self._turns = counted
         self._reservations: dict[int, Reservation] = {}
         self._turns_held: dict[int, Callable[[], None]] = {}
@@ -79,9 +122,10 @@ class _Desk:
             "turn": self._turn,
             "try_turn": self._try_turn,
             "leave": self._take_leave,
+            "tally": tally,
         }
         self.notes: Notes = {
-            "ready": ready,
+            "ready": self._ready,
             "taken": self._taken,
             "held": self._held,
             "recorded": self._recorded,
@@ -89,12 +133,22 @@ class _Desk:
             "let_go": self._let_go,
         }
 
+    def _ready(self, connections: int) -> None:
+        self.serves = True
+        self._serving(connections)
+
     async def active_keys(self) -> list[Key]:
         try:
             keys: list[Key] = await self.channel.ask("active")
         except Unavailable:
             return []
         return keys
+
+    async def look(self) -> None:
+        """The tally is what the worker tells now, or told last if it stands still."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                self.tally = _Told(*await self.channel.ask("tally"))
 
     def let_go_of_all(self) -> None:
         """The worker is gone. Whoever asks in its name now is cancelled."""

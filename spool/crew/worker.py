@@ -16,10 +16,11 @@ from spool.admission import MOST_HELD
 from spool.crew.channel import open_channel
 from spool.crew.office import told
 from spool.errors import Unavailable
+from spool.metrics import Metrics, Tally
 from spool.rates import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from socket import socket
 
     from spool import counting, rates
@@ -33,6 +34,7 @@ class Worker:
     def __init__(self) -> None:
         self._channel: Channel
         self._active: Callable[[], Collection[Key]] = tuple
+        self._tally: Callable[[], Tally]
         self.turns = RemoteTurns(self)
         self.ledger = RemoteLedger(self)
         self.rates = RemoteCounter(self)
@@ -40,15 +42,15 @@ class Worker:
 
     async def join(self, end: socket, orphaned: Callable[[], None]) -> None:
         """The office is there, at the other end. `orphaned` is called when it is gone."""
-        asks, notes = {"active": self._tell_active}, {"stop": self.turns.stop}
+        asks, notes = {"active": self._tell_active, "tally": self._tell_tally}, {"stop": self.turns.stop}
         self._channel = await open_channel(end, asks, notes, orphaned)
 
-    def serve(self, active: Callable[[], Collection[Key]], connections: int) -> None:
+    def serve(self, active: Callable[[], Collection[Key]], tally: Callable[[], Tally], connections: int) -> None:
         """This worker answers requests from now on, over so many connections.
 
-        `active` tells the keys of blobs that are on their way.
+        `active` tells the keys of blobs that are on their way, and `tally` what this process has counted.
         """
-        self._active = active
+        self._active, self._tally = active, tally
         self.tell("ready", connections)
 
     async def leave(self) -> None:
@@ -58,6 +60,17 @@ class Worker:
 
     async def _tell_active(self) -> list[Key]:
         return list(self._active())
+
+    async def _tell_tally(self) -> Sequence[object]:
+        metrics, _, queued, pids = self._tally()
+        return metrics.told(), queued, *pids
+
+    async def gather(self) -> Tally:
+        """The tally of all processes together."""
+        counts, *rest = await self.ask("tally")
+        metrics = Metrics()
+        metrics.add(counts)
+        return Tally(metrics, *rest)
 
     def tell(self, verb: str, *values: object) -> None:
         """A note to the office."""

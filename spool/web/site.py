@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from urllib.parse import quote
 from aiohttp import web
 
 from spool.errors import BadRequest, Unavailable
+from spool.metrics import Tally
 from spool.protocol.http import is_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from spool.catalog import Catalog
@@ -132,6 +134,13 @@ class Site:
     rufh: Dialect
     interim_responses: bool
     """Clients of the IETF draft are sent 104s."""
+    gather: Callable[[], Awaitable[Tally]] | None = None
+    """Asks all processes of this server for their tallies, and adds them up; None if this is the only one."""
+
+    def tally(self) -> Tally:
+        """What this process has counted, and how it stands."""
+        queued = {name: waiting() for name, waiting in self.queues.items()}
+        return Tally(self.metrics, self.ingest.running, queued, [os.getpid()])
 
 
 SITE: Final = web.AppKey("site", Site)

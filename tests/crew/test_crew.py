@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from spool.admission import Admission, Capacity
 from spool.crew.office import Counted, Office
 from spool.crew.worker import Worker
-from spool.errors import QuotaExceeded, TooMany, Unavailable
-from spool.model import Allowance, Key, Principal, Usage
+from spool.errors import BeyondGrant, QuotaExceeded, TooMany, Unavailable
+from spool.metrics import Metrics, Tally
+from spool.model import Allowance, Grant, GrantId, Key, Principal, Usage
 from spool.rates import Rates
 from spool.turns import Turns
-from tests.clock import Clock
+from tests.clock import NOON, Clock
 from tests.test_rates import Index
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 ADA = Principal("ada", frozenset(), Allowance(quota=1000, requests_per_minute=3, uploads=2))
 KEY = Key("00" * 16)
+GUEST = replace(ADA, grant=Grant(GrantId("g"), "ada", "", NOON, NOON, max_files=3, max_size=500))
 
 
 class Bench:
@@ -36,17 +39,18 @@ class Bench:
             return Usage(0, 0)
 
         self.counted = Counted(Admission(Capacity(3, 0), free, used, used), Rates(Index(), Clock()), Turns())
-        self.office = Office(self.counted)
+        self.metrics = Metrics()
+        self.office = Office(self.counted, lambda: Tally(self.metrics, 0, {"index": 1}, [1]))
         self.serving: list[asyncio.Future[None]] = []
         self.orphaned: list[Worker] = []
         self.connections: list[int] = []
 
-    async def hire(self, *active: Key) -> Worker:
+    async def hire(self, *active: Key, metrics: Metrics | None = None, pid: int = 2) -> Worker:
         ours, theirs = socket.socketpair()
         self.serving.append(asyncio.ensure_future(self.office.serve(ours, self.connections.append, lambda: None)))
         worker = Worker()
         await worker.join(theirs, lambda: self.orphaned.append(worker))
-        worker.serve(lambda: active, 7)
+        worker.serve(lambda: active, lambda: Tally(metrics or Metrics(), 0, {"index": 2}, [pid]), 7)
         await self.settle()
         return worker
 
@@ -102,6 +106,55 @@ async def test_quota_is_counted_together(bench: Bench) -> None:
         with pytest.raises(QuotaExceeded) as refusal:
             await other.ledger.admit(ADA, 600)
         assert refusal.value.members == {"limit": 1000, "used": 1200, "unit": "bytes"}
+
+
+async def test_bounds_of_a_grant_are_counted_together(bench: Bench) -> None:
+    one, other = await bench.hire(), await bench.hire()
+    with await one.ledger.admit(GUEST, 300):
+        with pytest.raises(BeyondGrant) as refusal:
+            await other.ledger.admit(GUEST, 300)
+        assert refusal.value.members == {"limit": 500, "used": 600, "unit": "bytes"}
+        with pytest.raises(BeyondGrant) as refusal:
+            await other.ledger.admit(GUEST, 1, 3)
+        assert refusal.value.members == {"limit": 3, "used": 4, "unit": "files"}
+
+
+async def test_upload_that_has_no_room_for_all_holds_the_least(bench: Bench) -> None:
+    worker = await bench.hire()
+    with await worker.ledger.admit(GUEST, 600, least=0):
+        [reservation] = bench.counted.admission._running
+        assert reservation.ahead == 0
+        assert reservation.who.grant_id == "g"
+
+
+async def test_requests_of_guests_are_not_those_of_the_owner(bench: Bench) -> None:
+    worker = await bench.hire()
+    rates = [await worker.rates.count(who) for who in (ADA, GUEST, GUEST, ADA)]
+    assert [rate.remaining for rate in rates if rate] == [2, 2, 1, 1]
+
+
+async def test_tally_is_that_of_all_processes(bench: Bench) -> None:
+    mine, theirs = Metrics(), Metrics()
+    one, _ = await bench.hire(metrics=mine, pid=2), await bench.hire(metrics=theirs, pid=3)
+    bench.metrics.expired_files, mine.committed_files, theirs.committed_files = 1, 2, 3
+    with await one.ledger.admit(ADA, 10):
+        metrics, running, queued, pids = await one.gather()
+    assert (metrics.expired_files, metrics.committed_files, running, queued) == (1, 5, 1, {"index": 5})
+    assert (pids[0], sorted(pids)) == (1, [1, 2, 3])
+
+
+async def test_tally_never_tells_less_than_before(bench: Bench) -> None:
+    mine, theirs = Metrics(), Metrics()
+    one, other = await bench.hire(metrics=mine), await bench.hire(metrics=theirs, pid=3)
+    mine.received_bytes, theirs.received_bytes = 2, 3
+    assert (await one.gather()).metrics.received_bytes == 5
+    asking = asyncio.ensure_future(one.gather())
+    await asyncio.sleep(0)
+    await bench.die(other)
+    assert (await asking).metrics.received_bytes == 5
+    mine.received_bytes = 4
+    tally = await one.gather()
+    assert (tally.metrics.received_bytes, tally.queued, tally.pids) == (7, {"index": 3}, [1, 2])
 
 
 async def test_reservation_says_what_was_taken_and_recorded(bench: Bench) -> None:

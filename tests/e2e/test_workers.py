@@ -247,6 +247,48 @@ def test_turn_of_a_killed_worker_is_free(server: Server) -> None:
     eventually(lambda: len(server.workers()) == 2 and one not in server.workers(), 20)
 
 
+def scraped(server: Server, worker: int) -> dict[str, float]:
+    """What this worker tells of all, but for the requests themselves that ask."""
+    with closing(connect(server, worker)) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: connection.recv(64 * KIB), b"")).decode()
+    return {name: float(value) for name, value in re.findall(r"^([a-z][^ ]*) (\S+)$", text, re.MULTILINE)}
+
+
+def test_metrics_are_those_of_all_workers_whichever_is_asked(tmp_path: Path) -> None:
+    with two(tmp_path / "spool") as server:
+        one, other = server.workers()
+        uploads = [(server, (one, other)[number % 3 % 2], f"{number}") for number in range(30)]
+        with ThreadPoolExecutor(8) as pool:
+            assert [answer[0] for answer in pool.map(put, *zip(*uploads, strict=True))] == [201] * 30
+        swept = 'spool_sweeps_total{outcome="done"}'
+        eventually(lambda: scraped(server, one).get(swept))
+        for worker in (one, other):
+            counts = scraped(server, worker)
+            assert counts["spool_committed_files_total"] == counts["spool_files"] == 30
+            assert counts["spool_committed_bytes_total"] == counts["spool_received_bytes_total"] == 30 * KIB
+            assert counts['spool_requests_total{code="201",method="PUT"}'] == counts["spool_commit_seconds_count"] == 30
+            assert counts[swept] == 1
+            pids = {pid for name in counts for pid in re.findall(r'process_cpu_seconds_total{pid="(\d+)"}', name)}
+            assert pids == {str(server.pid), str(one), str(other)}
+        os.kill(one, signal.SIGKILL)
+        eventually(lambda: server.events("worker.lost"))
+        counts = scraped(server, other)
+        assert (counts["spool_committed_files_total"], counts["spool_received_bytes_total"]) == (30, 30 * KIB)
+
+
+def test_running_uploads_of_all_workers_are_told(tmp_path: Path) -> None:
+    with two(tmp_path / "spool") as server:
+        workers = server.workers()
+        requests = [Request(server, connect(server, worker), "a", KIB).begin() for worker in workers]
+        for request in requests:
+            assert request.admitted()
+        assert [scraped(server, worker)["spool_active_uploads"] for worker in workers] == [2, 2]
+        for request in requests:
+            request.give_up()
+        eventually(lambda: scraped(server, workers[0])["spool_active_uploads"] == 0)
+
+
 def test_background_steps_run_once_and_spare_what_workers_receive(tmp_path: Path) -> None:
     env = {"SPOOL_STORAGE_SWEEP_INTERVAL": "1s", "SPOOL_SERVER_WORKERS": "2", "SPOOL_POLICY_EXPIRE_AFTER": "1s"}
     with without_nameless_files(tmp_path / "spool", env=env) as server:
