@@ -27,6 +27,16 @@ class Turns(Protocol):
         """Whether somebody has the name, as far as this process knows."""
 
 
+class Attempts(Protocol):
+    """Sign-ins that failed, by the address that they came from."""
+
+    async def wait(self, address: str) -> int:
+        """Seconds until a sign-in from this address may be tried, for too many have failed; 0 if it may be now."""
+
+    async def failed(self, address: str) -> None:
+        """One more has failed."""
+
+
 class Hold(Protocol):
     """What one running upload holds; it is let go of at the end of the `with`."""
 

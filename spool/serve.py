@@ -20,6 +20,7 @@ from aiohttp.http_parser import HttpRequestParserPy
 
 from spool import __version__, systemd
 from spool.admission import Admission, Capacity
+from spool.attempts import Attempts
 from spool.catalog import Catalog
 from spool.certificate import certificate_of
 from spool.config import supervision
@@ -38,7 +39,7 @@ from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.turns import Turns
-from spool.upkeep import supervised, upkeep
+from spool.upkeep import beat, running, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
@@ -88,6 +89,7 @@ class Counters(NamedTuple):
     ledger: counting.Ledger
     rates: Counter
     turns: counting.Turns
+    attempts: counting.Attempts
 
 
 @asynccontextmanager
@@ -121,7 +123,7 @@ async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) ->
     rates = Rates(index, now)
     await rates.restore()
     capacity = Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN)
-    return Counted(Admission(capacity, free, index.usage, index.grant_usage), rates, Turns())
+    return Counted(Admission(capacity, free, index.usage, index.grant_usage), rates, Turns(), Attempts(now))
 
 
 def _make_ingest(
@@ -152,9 +154,8 @@ async def make_site(  # noqa: PLR0913  # the composition roots name each of them
 ) -> Site:
     """Everything the handlers work with, with counters of its own if need be. The server listens on `sockets`."""
     limits, server = config.limits, config.server
-    ledger, rates, turns = counters or await make_counted(config, blobs, index)
+    ledger, rates, turns, attempts = counters or await make_counted(config, blobs, index)
     ingest = _make_ingest(config, blobs, index, sniffer, ledger)
-    allowance = _allowance(limits)
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
@@ -169,9 +170,10 @@ async def make_site(  # noqa: PLR0913  # the composition roots name each of them
         policy=_policy(config),
         limits=limits,
         clock=now,
-        allowance=allowance,
+        allowance=_allowance(limits),
         rates=rates,
-        guests=Guests(index, rates, now, allowance),
+        guests=Guests(index, rates, now, _allowance(limits)),
+        attempts=attempts,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
         open_to_machine=_only_this_machine(config, sockets),
@@ -236,7 +238,7 @@ async def run(config: Config) -> None:
             systemd.tell(told, "READY=1")
             started.set()
 
-        async with supervised(told, started):
+        async with running(beat(told, started)):
             background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
             listen = partial(listen_on, config, sockets)
             await answer(config, site, certificate, stop, listen=listen, ready=ready, meanwhile=background)

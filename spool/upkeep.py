@@ -17,7 +17,7 @@ from spool.idempotency import Idempotency
 from spool.work import audit, expiry, gc, resumables, scrub, sharing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from spool.config import Storage, Supervision
     from spool.model import Key
@@ -39,32 +39,32 @@ _SCRUB_EVERY: Final = timedelta(minutes=1)
 @asynccontextmanager
 async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> AsyncIterator[None]:
     """The background steps run meanwhile. `rates` are those of all processes, and so is what is `active`."""
-    jobs = aiojobs.Scheduler()
+    steps = [_sweep_for_ever(site, storage, active), rates.keep_saving()]
+    if storage.scrub_interval:
+        steps.append(_scrub_for_ever(site, storage.scrub_interval))
     try:
-        await jobs.spawn(_sweep_for_ever(site, storage, active))
-        await jobs.spawn(rates.keep_saving())
-        if storage.scrub_interval:
-            await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
-        yield
+        async with running(*steps):
+            yield
     finally:
-        await jobs.close()
         await rates.save_if_possible()
 
 
 @asynccontextmanager
-async def supervised(told: Supervision, started: asyncio.Event) -> AsyncIterator[None]:
-    """Whoever supervises this process is told that it lives, once it has `started`."""
-
-    async def beat() -> None:
-        await started.wait()
-        await systemd.beat_for_ever(told)
-
+async def running(*steps: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """These run meanwhile, and no longer."""
     jobs = aiojobs.Scheduler()
     try:
-        await jobs.spawn(beat())
+        for step in steps:
+            await jobs.spawn(step)
         yield
     finally:
         await jobs.close()
+
+
+async def beat(told: Supervision, started: asyncio.Event) -> None:
+    """Whoever supervises this process is told that it lives, once it has `started`."""
+    await started.wait()
+    await systemd.beat_for_ever(told)
 
 
 async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:

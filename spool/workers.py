@@ -28,7 +28,7 @@ from spool.crew.office import Office
 from spool.crew.worker import Worker
 from spool.errors import SpoolError
 from spool.sniff import MagicSniffer
-from spool.upkeep import supervised, upkeep
+from spool.upkeep import beat, running, upkeep
 from spool.web.listen import BACKLOG, Busy, cannot_listen
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ _SETTLED: Final = 5.0
 """Seconds after which a worker that ends has served well."""
 _PAUSES: Final = (0.1, 1.0)
 """Seconds before a worker that ended is replaced: the least, and the most if it happens again and again."""
+_PAUSE_IN_VAIN: Final = 10.0
+"""Seconds, the most, if none of those that took its place came to serve."""
 _TRIES: Final = 5
-"""Workers that may end in a row before one of them serves."""
+"""Workers that may end in a row before one of them serves, if no other one serves either."""
 _DEADLINE: Final = 60.0
 """Seconds beyond the grace in which a worker that drains has to end: commits are given 30."""
 
@@ -54,7 +56,9 @@ async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy or SpoolError if it cannot start, or not go on."""
     stop, told, started = serve.prepare(), supervision(), asyncio.Event()
     given = systemd.inherited(told)
-    certificate_of(config.server)  # so that one which is of no use is told once, and before anything is opened
+    certificate = certificate_of(config.server)
+    if certificate:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
     async with serve.own_site(config, given, shared=True) as (site, counted, lock):
         with ExitStack() as bound:
             sockets = given or await _listen(config, bound)
@@ -69,7 +73,8 @@ async def run(config: Config) -> None:
             bound.callback(systemd.tell, told, "STOPPING=1")
             crew = _Crew(config, office, dealer, (lock, site.open_to_machine), complete)
             background = upkeep(config.storage, site, counted.rates, office.active_keys)
-            async with supervised(told, started), background:
+            steps = [beat(told, started), *([certificate.reload_for_ever(office.renew)] if certificate else [])]
+            async with running(*steps), background:
                 await crew.serve(stop, bound.close)
     _log.info("server.stopped")
 
@@ -122,7 +127,6 @@ class _Crew:
         """Workers serve until `stop`, and drain; `close` closes the sockets. Raises Busy if none can be started."""
         seats = [asyncio.ensure_future(self._fill_seat()) for _ in range(self._config.server.workers)]
         stopping = asyncio.ensure_future(stop.wait())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
         try:
             await asyncio.wait([stopping, *seats], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -151,9 +155,10 @@ class _Crew:
             failures = 0 if served else failures + 1
             if self._stop.is_set():
                 return
-            if failures == _TRIES or (failures and not begun):
+            if failures and (not begun or (failures >= _TRIES and not self._dealer.seated)):
                 raise Busy("a worker cannot start; the log says why")
             first, longest = _PAUSES
+            longest = _PAUSE_IN_VAIN if failures else longest
             pause = first if clock() - since > _SETTLED else min(longest, 2 * pause or first)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
@@ -196,12 +201,10 @@ class _Crew:
 
 async def _work(config: Config, end: socket.socket, hand: socket.socket, *, open_to_machine: bool) -> None:
     """A worker: serves until it is told to stop, and drains. Raises SpoolError if it cannot start."""
-    worker = Worker()
-    await worker.join(end, _end_at_once)
-    stop, certificate = serve.prepare(), certificate_of(config.server)
-    if certificate:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
-    counters = serve.Counters(worker.ledger, worker.rates, worker.turns)
+    certificate = certificate_of(config.server, tried=True)
+    worker, stop = Worker(), serve.prepare()
+    await worker.join(end, _end_at_once, certificate.renewed.set if certificate else lambda: None)
+    counters = serve.Counters(worker.ledger, worker.rates, worker.turns, worker.attempts)
     with closing(MagicSniffer()) as sniffer:
         async with serve.open_storage(config, shared=True) as (blobs, index):
             site = await serve.make_site(config, blobs, index, sniffer, counters=counters)
@@ -238,6 +241,7 @@ def _end_at_once() -> None:
 
 def main() -> None:
     """A worker process, as the office starts it: its descriptors are arguments, its configuration is the input."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the office tells what there is to do
     end, hand, _lock = map(int, sys.argv[1:])  # the lock is held as long as it is open
     config, open_to_machine = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our own office
     logs.configure(config.log.format, config.log.level, pid=True)

@@ -28,6 +28,11 @@ class Dealer:
         """Our ends; the next one to be dealt to is the first."""
         self._resting: asyncio.TimerHandle | None = None
 
+    @property
+    def seated(self) -> int:
+        """How many workers get their share."""
+        return len(self._seats)
+
     def seat(self, end: socket.socket) -> None:
         """The worker at the other end gets its share from now on."""
         self._seats.append(end)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from spool.admission import Admission, Reservation
-    from spool.counting import Turns
+    from spool.counting import Attempts, Turns
     from spool.crew.channel import Asks, Channel, Notes
     from spool.rates import Rates
 
@@ -37,6 +37,7 @@ class Counted(NamedTuple):
     admission: Admission
     rates: Rates
     turns: Turns
+    attempts: Attempts
 
 
 class Office:
@@ -56,7 +57,13 @@ class Office:
 
         `ready` is told, once it answers requests, how many connections it takes; `leave`, when it takes no more.
         """
-        desk, gone = _Desk(self._counted, self._tally, ready, leave), asyncio.Event()
+
+        def begin(connections: int) -> None:
+            if self._renewed:
+                desk.renew()
+            ready(connections)
+
+        desk, gone = _Desk(self._counted, self._tally, begin, leave), asyncio.Event()
         desk.channel = await open_channel(end, desk.asks, desk.notes, gone.set)
         self._desks.add(desk)
         try:
@@ -66,6 +73,12 @@ class Office:
             self._departed.add(desk.tally.counts)
             desk.channel.close()
             desk.let_go_of_all()
+
+    def renew(self) -> None:
+        """The files of the certificate are new, and of use: all workers read them, also one that has just begun."""
+        self._renewed = True
+        for desk in self._desks:
+            desk.renew()
 
     async def active_keys(self) -> frozenset[Key]:
         """Keys of blobs that are on their way in any worker. Those of a worker that is gone are on no way."""
@@ -110,7 +123,7 @@ class _Desk:
         self._leave = leave
         self.channel: Channel
         self.tally = _Told()
-        self._admission, self._rates, self._turns = counted
+        self._admission, self._rates, self._turns, attempts = counted
         self._reservations: dict[int, Reservation] = {}
         self._turns_held: dict[int, Callable[[], None]] = {}
         self.asks: Asks = {
@@ -123,6 +136,8 @@ class _Desk:
             "try_turn": self._try_turn,
             "leave": self._take_leave,
             "tally": tally,
+            "wait": attempts.wait,
+            "failed": attempts.failed,
         }
         self.notes: Notes = {
             "ready": self._ready,
@@ -143,6 +158,9 @@ class _Desk:
         except Unavailable:
             return []
         return keys
+
+    def renew(self) -> None:
+        self.channel.tell("renew")
 
     async def look(self) -> None:
         """The tally is what the worker tells now, or told last if it stands still."""

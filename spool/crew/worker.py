@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from spool import counting, rates
-    from spool.crew.channel import Channel
+    from spool.crew.channel import Channel, Notes
     from spool.model import Key, Principal
 
 
@@ -38,11 +38,16 @@ class Worker:
         self.turns = RemoteTurns(self)
         self.ledger = RemoteLedger(self)
         self.rates = RemoteCounter(self)
+        self.attempts = RemoteAttempts(self)
         self._numbers = count(1)
 
-    async def join(self, end: socket, orphaned: Callable[[], None]) -> None:
-        """The office is there, at the other end. `orphaned` is called when it is gone."""
-        asks, notes = {"active": self._tell_active, "tally": self._tell_tally}, {"stop": self.turns.stop}
+    async def join(self, end: socket, orphaned: Callable[[], None], renewed: Callable[[], None]) -> None:
+        """The office is there, at the other end. `orphaned` is called when it is gone.
+
+        `renewed` is called when there is a new certificate, once more too often rather than once too seldom.
+        """
+        asks = {"active": self._tell_active, "tally": self._tell_tally}
+        notes: Notes = {"stop": self.turns.stop, "renew": renewed}
         self._channel = await open_channel(end, asks, notes, orphaned)
 
     def serve(self, active: Callable[[], Collection[Key]], tally: Callable[[], Tally], connections: int) -> None:
@@ -226,7 +231,22 @@ class RemoteCounter:
         return None if rate is None else Rate(*rate)
 
 
+class RemoteAttempts:
+    """The office's count of sign-ins that failed."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def wait(self, address: str) -> int:
+        seconds: int = await self._worker.ask("wait", address)
+        return seconds
+
+    async def failed(self, address: str) -> None:
+        await self._worker.ask("failed", address)
+
+
 if TYPE_CHECKING:
+    _attempts: type[counting.Attempts] = RemoteAttempts
     _turns: type[counting.Turns] = RemoteTurns
     _ledger: type[counting.Ledger] = RemoteLedger
     _hold: type[counting.Hold] = RemoteHold

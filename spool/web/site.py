@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from spool.catalog import Catalog
     from spool.config import Limits
+    from spool.counting import Attempts
     from spool.guests import Guests
     from spool.idempotency import Idempotency
     from spool.ingest import Ingest
@@ -117,6 +118,7 @@ class Site:
     """What a principal is allowed for whom nothing else is set."""
     rates: Counter
     guests: Guests
+    attempts: Attempts
     addresses: Addresses
     accel_location: str | None
     """Where nginx keeps the blobs for X-Accel-Redirect; None to send the bytes ourselves."""

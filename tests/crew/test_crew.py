@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.admission import Admission, Capacity
+from spool.attempts import Attempts
 from spool.crew.office import Counted, Office
 from spool.crew.worker import Worker
 from spool.errors import BeyondGrant, QuotaExceeded, TooMany, Unavailable
@@ -38,18 +39,20 @@ class Bench:
         async def used(_owner: str) -> Usage:
             return Usage(0, 0)
 
-        self.counted = Counted(Admission(Capacity(3, 0), free, used, used), Rates(Index(), Clock()), Turns())
+        admission = Admission(Capacity(3, 0), free, used, used)
+        self.counted = Counted(admission, Rates(Index(), Clock()), Turns(), Attempts(Clock()))
         self.metrics = Metrics()
         self.office = Office(self.counted, lambda: Tally(self.metrics, 0, {"index": 1}, [1]))
         self.serving: list[asyncio.Future[None]] = []
         self.orphaned: list[Worker] = []
+        self.renewed: list[Worker] = []
         self.connections: list[int] = []
 
     async def hire(self, *active: Key, metrics: Metrics | None = None, pid: int = 2) -> Worker:
         ours, theirs = socket.socketpair()
         self.serving.append(asyncio.ensure_future(self.office.serve(ours, self.connections.append, lambda: None)))
         worker = Worker()
-        await worker.join(theirs, lambda: self.orphaned.append(worker))
+        await worker.join(theirs, lambda: self.orphaned.append(worker), lambda: self.renewed.append(worker))
         worker.serve(lambda: active, lambda: Tally(metrics or Metrics(), 0, {"index": 2}, [pid]), 7)
         await self.settle()
         return worker
@@ -131,6 +134,15 @@ async def test_requests_of_guests_are_not_those_of_the_owner(bench: Bench) -> No
     worker = await bench.hire()
     rates = [await worker.rates.count(who) for who in (ADA, GUEST, GUEST, ADA)]
     assert [rate.remaining for rate in rates if rate] == [2, 2, 1, 1]
+
+
+async def test_sign_ins_that_failed_are_counted_together(bench: Bench) -> None:
+    one, other = await bench.hire(), await bench.hire()
+    for worker in (one, other) * 5:
+        assert await worker.attempts.wait("192.0.2.1") == 0
+        await worker.attempts.failed("192.0.2.1")
+    assert {await worker.attempts.wait("192.0.2.1") > 0 for worker in (one, other)} == {True}
+    assert await one.attempts.wait("192.0.2.2") == 0
 
 
 async def test_tally_is_that_of_all_processes(bench: Bench) -> None:
@@ -282,6 +294,16 @@ async def test_keys_on_their_way_are_those_of_all_workers(bench: Bench) -> None:
     dying._channel.close()
     assert await asking >= {KEY}
     assert await bench.office.active_keys() == {KEY}
+
+
+async def test_renewed_certificate_is_told_to_all_and_to_those_who_come_later(bench: Bench) -> None:
+    workers = [await bench.hire(), await bench.hire()]
+    assert bench.renewed == []
+    bench.office.renew()
+    await bench.settle()
+    assert sorted(bench.renewed, key=id) == sorted(workers, key=id)
+    assert bench.renewed[2:] == [] != [await bench.hire()]
+    assert len(bench.renewed) == 3
 
 
 async def test_end_of_the_office_is_told(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -17,14 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
+from tests.authority import Authority
+from tests.e2e import test_guests as guests
 from tests.e2e import test_handover as handover
 from tests.e2e.test_handover import DATA, DIALECTS, SENT
-from tests.process import Server, descriptors, eventually, without_nameless_files
+from tests.process import Server, curl, descriptors, eventually, without_nameless_files
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 KIB = 1024
@@ -75,9 +81,10 @@ class Request:
     name: str
     size: int = 0
     key: str = ""
+    below: str = "/files"
 
     def begin(self) -> Request:
-        lines = [f"PUT /files/{self.name} HTTP/1.1", "Host: localhost", f"Content-Length: {self.size}"]
+        lines = [f"PUT {self.below}/{self.name} HTTP/1.1", "Host: localhost", f"Content-Length: {self.size}"]
         lines += ["Expect: 100-continue", *([f'Idempotency-Key: "{self.key}"'] if self.key else [])]
         self.connection.sendall("\r\n".join([*lines, "", ""]).encode())
         return self
@@ -93,8 +100,13 @@ class Request:
 
     def finish_and_stay(self) -> tuple[int, dict[str, Any]]:
         if self.admitted():
-            self.connection.recv(len(b"HTTP/1.1 100 Continue\r\n\r\n"))
             self.connection.sendall(os.urandom(self.size))
+        return self.refusal()
+
+    def refusal(self) -> tuple[int, dict[str, Any]]:
+        """The answer, though not all has been sent."""
+        if self.admitted():
+            self.connection.recv(len(b"HTTP/1.1 100 Continue\r\n\r\n"))
         return read_answer(self.connection)
 
     def give_up(self) -> None:
@@ -325,6 +337,94 @@ def test_worker_that_is_told_to_stop_drains_and_is_replaced(server: Server) -> N
     assert server.events("worker.lost")[-1]["code"] == 0
 
 
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def secure(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.trusted))
+    with Server(tmp_path / "spool", "--workers", "2", env=authority.environment) as server:
+        yield server
+
+
+@contextmanager
+def shaken(server: Server, authority: Authority, worker: int) -> Iterator[tuple[ssl.SSLSocket, str]]:
+    """A connection to this worker, and the serial number of the certificate that it shows."""
+    plain = connect(server, worker)
+    with authority.client().wrap_socket(plain, server_hostname="localhost") as connection:
+        shown = connection.getpeercert()
+        assert shown
+        yield connection, str(shown["serialNumber"])
+
+
+def test_renewed_certificate_is_shown_by_all_workers_and_connections_stay(secure: Server, authority: Authority) -> None:
+    workers = secure.workers()
+    with shaken(secure, authority, workers[0]) as one, shaken(secure, authority, workers[1]) as other:
+        authority.issue()
+        secure.signal(signal.SIGHUP)
+
+        def renewed(worker: int) -> bool:
+            with shaken(secure, authority, worker) as (_, serial):
+                return serial != one[1]
+
+        for worker in workers:
+            eventually(partial(renewed, worker))
+        for connection, serial in (one, other):
+            assert serial == one[1]
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(KIB).startswith(b"HTTP/1.1 200")
+    assert len(secure.events("certificate.loaded")) == 2  # and not once by each process
+    assert secure.workers() == workers
+
+
+def newcomer(server: Server, *known: int) -> int | None:
+    """A worker that takes connections, and is none of these."""
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=20)) as connection:
+        worker = eventually(partial(holder, server, connection))
+    return worker if worker not in (GONE, *known) else None
+
+
+def serial_shown(server: Server, authority: Authority, worker: int) -> str:
+    with shaken(server, authority, worker) as (_, serial):
+        return serial
+
+
+def test_certificate_of_no_use_is_told_once_and_taken_by_none(secure: Server, authority: Authority) -> None:
+    one, other = secure.workers()
+    before, key = serial_shown(secure, authority, one), authority.key.read_bytes()
+    authority.key.write_text("hello")
+    secure.signal(signal.SIGHUP)
+    eventually(lambda: secure.events("certificate.kept"))
+    assert {serial_shown(secure, authority, worker) for worker in (one, other)} == {before}
+    os.kill(one, signal.SIGKILL)
+    eventually(lambda: len(secure.events("worker.lost")) == 6, 60)  # five of them in vain, and the other one serves on
+    assert serial_shown(secure, authority, other) == before
+    authority.key.write_bytes(key)
+    another = eventually(lambda: newcomer(secure, other), 30)
+    assert serial_shown(secure, authority, another) == before
+    assert len(secure.events("certificate.kept")) == 1
+
+
+def test_sighup_ends_no_worker_that_begins_and_it_shows_the_newest(secure: Server, authority: Authority) -> None:
+    one, other = secure.workers()
+    os.kill(one, signal.SIGKILL)
+
+    def renewed_until_it_serves() -> int | None:
+        loaded = len(secure.events("certificate.loaded"))
+        authority.issue()
+        secure.signal(signal.SIGHUP)
+        eventually(lambda: len(secure.events("certificate.loaded")) > loaded)
+        return newcomer(secure, one, other)
+
+    another = eventually(renewed_until_it_serves, 30)
+    newest = load_pem_x509_certificate(authority.certificate.read_bytes()).serial_number
+    for worker in (another, other):
+        eventually(lambda worker=worker: int(serial_shown(secure, authority, worker), 16) == newest)
+    assert len(secure.events("worker.lost")) == 1
+
+
 def test_worker_that_cannot_start_ends_the_server(tmp_path: Path) -> None:
     """Its descriptors leave none for connections; the office takes none."""
     command = [sys.executable, "-m", "spool", "serve", "--dir", str(tmp_path / "spool"), "--port", "0"]
@@ -371,3 +471,61 @@ def test_directory_is_not_free_while_a_worker_lives_that_has_lost_its_office(tmp
         assert (done.returncode, done.stderr[:21]) == (1, b"spool: another spool ")
         os.kill(one, signal.SIGKILL)
         server.start()
+
+
+def test_sign_ins_that_failed_are_counted_in_all_workers(tmp_path: Path) -> None:
+    head = "POST /login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nConnection: close\r\n"
+    request = f"{head}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntoken=x".encode()
+    with two(tmp_path / "spool") as server:
+        statuses = []
+        for worker in server.workers() * 6:
+            with closing(connect(server, worker)) as connection:
+                connection.sendall(request)
+                statuses.append(int(connection.makefile("rb").readline().split()[1]))
+    assert statuses == [401] * 10 + [429] * 2
+
+
+def test_revoked_grant_ends_the_uploads_that_run_in_all_workers(tmp_path: Path) -> None:
+    with two(tmp_path / "spool") as server:
+        below = urlsplit(guests.invited(server)).path
+        requests = [Request(server, connect(server, pid), "a", KIB, below=below).begin() for pid in server.workers()]
+        assert all(request.admitted() for request in requests)
+        assert curl("-X", "DELETE", f"{server.url}/grants/{guests.grant_id(server)}").status == 204
+        for request in requests:
+            with closing(request.connection):
+                assert problem(request.refusal()) == "gone"
+        eventually(lambda: scraped(server, server.workers()[0])["spool_active_uploads"] == 0)
+        assert (server.files(), server.blobs()) == ([], {})
+
+
+def test_bounds_of_a_grant_are_those_of_all_workers(tmp_path: Path) -> None:
+    """Of bytes, while they are only held; and of files, of which many come at once."""
+    with two(tmp_path / "spool") as server:
+        workers = server.workers()
+        below = urlsplit(guests.invited(server, "--max-files=7", "--max-size=7KiB")).path
+
+        def send(number: int) -> tuple[int, dict[str, Any]]:
+            connection = connect(server, workers[number % 2])
+            return Request(server, connection, f"{number}", KIB, below=below).begin().finish()
+
+        running = Request(server, connect(server, workers[0]), "a", 7 * KIB, below=below).begin()
+        assert running.admitted()
+        assert [problem(send(number)) for number in (0, 1)] == ["beyond-grant"] * 2
+        running.give_up()
+        eventually(lambda: scraped(server, workers[0])["spool_active_uploads"] == 0)
+        with ThreadPoolExecutor(8) as pool:
+            statuses = [status for status, _ in pool.map(send, range(24))]
+        assert (statuses.count(201), len(server.files())) == (7, 7)
+
+
+def test_pass_phrase_is_tried_as_often_as_with_one_process(tmp_path: Path) -> None:
+    with two(tmp_path / "spool") as server:
+        below = urlsplit(guests.invited(server, "--passphrase", "-", stdin="right\n")).path
+        head = f"PUT {below}/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n"
+        statuses = []
+        for number, worker in enumerate(server.workers() * 7):
+            secret = base64.b64encode(f":wrong-{number}".encode()).decode()
+            with closing(connect(server, worker)) as connection:
+                connection.sendall(f"{head}Authorization: Basic {secret}\r\n\r\n".encode())
+                statuses.append(int(connection.makefile("rb").readline().split()[1]))
+        assert statuses == [401] * 10 + [429] * 4
