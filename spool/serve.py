@@ -117,7 +117,7 @@ async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) ->
 
     async def free() -> int:
         promised = await index.promised()  # first, or bytes that arrive in between would count nowhere
-        return await blobs.free() - promised - index.owed
+        return await blobs.free() - promised - await index.owed()
 
     limits = config.limits
     rates = Rates(index, now)

@@ -409,6 +409,7 @@ def test_certificate_of_no_use_is_told_once_and_taken_by_none(secure: Server, au
 
 def test_sighup_ends_no_worker_that_begins_and_it_shows_the_newest(secure: Server, authority: Authority) -> None:
     one, other = secure.workers()
+    os.kill(other, signal.SIGHUP)  # as a terminal that is closed sends it to all
     os.kill(one, signal.SIGKILL)
 
     def renewed_until_it_serves() -> int | None:

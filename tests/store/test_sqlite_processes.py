@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from spool.store import open_index
 from spool.store.sqlite.queue import Queue
-from tests.store.index_suite import a_file
+from spool.store.sqlite.reserve import SIZE
+from tests.store.index_suite import NOON, a_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,3 +57,15 @@ async def test_all_that_two_write_at_once_is_there(tmp_path: Path) -> None:
         files = [a_file(f"{number}") for number in range(200)]
         await asyncio.gather(*((one, other)[n % 2].finish([file]) for n, file in enumerate(files)))
         assert {(await one.file(file.id)).id for file in files} == {file.id for file in files}
+
+
+async def test_room_that_another_process_needed_is_not_for_uploads(tmp_path: Path) -> None:
+    async with (
+        aclosing(await open_index(tmp_path, shared=True)) as office,
+        aclosing(await open_index(tmp_path, shared=True)) as worker,
+    ):
+        assert await office.owed() == 0
+        worker._db._reserve.release()
+        assert await office.owed() == await worker.owed() == SIZE
+        await office.forget(NOON)  # as a sweep does
+        assert await office.owed() == await worker.owed() == 0

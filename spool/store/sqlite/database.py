@@ -147,10 +147,9 @@ class Database:
         """Operations that wait for the transaction under way."""
         return self._batcher.waiting
 
-    @property
-    def owed(self) -> int:
+    async def owed(self) -> int:
         """Bytes of the disk that are free, but to be set aside."""
-        return self._reserve.owed
+        return self._reserve.owed if self._queue is None else await asyncio.to_thread(self._reserve.missing)
 
     def _flush(self, lot: Sequence[Operation]) -> list[object]:
         with translated(), contextlib.nullcontext() if self._queue is None else self._queue.turn():

@@ -236,10 +236,9 @@ class SqliteIndex(Sharing):
         """Transactions that wait for those under way."""
         return self._db.queued
 
-    @property
-    def owed(self) -> int:
+    async def owed(self) -> int:
         """Bytes of the disk that are free, but not for uploads."""
-        return self._db.owed
+        return await self._db.owed()
 
     async def add_token(self, token: Token, secret_hash: str, by: By | None = None) -> None:
         def operation(connection: Connection) -> None:
