@@ -270,9 +270,11 @@ def strace(call: str, effect: str) -> list[str]:
 @contextmanager
 def slowed(server: Server, call: str, effect: str) -> Iterator[None]:
     """A running server whose system calls `call` are delayed: `effect` such as delay_exit=MICROSECONDS."""
-    tracer = subprocess.Popen([*strace(call, effect), "-p", str(server.pid)], stderr=subprocess.PIPE)
+    pids = server.pid, *server.workers()
+    attached = [argument for pid in pids for argument in ("-p", str(pid))]
+    tracer = subprocess.Popen([*strace(call, effect), *attached], stderr=subprocess.PIPE)
     try:
-        eventually(lambda: tracer.poll() is not None or _traced(server.pid))
+        eventually(lambda: tracer.poll() is not None or all(map(_traced, pids)))
         if tracer.poll() is not None:
             lacking(f"strace cannot trace here: {tracer.communicate()[1].decode().strip()}")
         yield
