@@ -156,14 +156,18 @@ def test_slot_is_back_when_its_client_has_the_answer(tmp_path: Path) -> None:
             assert {request.begin().finish_and_stay()[0] for request in requests} == {201}
 
 
-def test_slots_of_a_killed_worker_are_back(tmp_path: Path) -> None:
-    with two(tmp_path / "spool", max_uploads=1, quota="100 KiB") as server:
+def test_slots_of_a_killed_worker_are_back_and_uploads_elsewhere_go_on(tmp_path: Path) -> None:
+    with two(tmp_path / "spool", max_uploads=2, quota="100 KiB") as server:
         one, other = server.workers()
         running = Request(server, connect(server, one), "running", 90 * KIB).begin()
+        elsewhere = Request(server, connect(server, other), "elsewhere", 10 * KIB).begin()
         assert running.admitted()
+        assert elsewhere.admitted()
         assert problem(put(server, other, "other", 90 * KIB)) == "too-many"
         os.kill(one, signal.SIGKILL)
         eventually(lambda: put(server, other, "other", 90 * KIB)[0] == 201)
+        assert elsewhere.finish()[0] == 201
+        eventually(lambda: newcomer(server, one, other), 20)
         running.give_up()
 
 
