@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import signal
-from contextlib import aclosing, asynccontextmanager, closing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
@@ -264,15 +264,14 @@ async def own_site(
 
     Raises Busy or SpoolError.
     """
-    with closing(MagicSniffer()) as sniffer:
-        async with open_storage(config, shared=shared) as (blobs, index):
-            if not await _own(blobs):
-                raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
-            counted = await make_counted(config, blobs, index)
-            site = await make_site(config, blobs, index, sniffer, sockets, counters=Counters(*counted))
-            if not site.open_to_machine:
-                await _make_first_token(index)
-            yield site, counted, blobs.owned_by()
+    async with aclosing(MagicSniffer()) as sniffer, open_storage(config, shared=shared) as (blobs, index):
+        if not await _own(blobs):
+            raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
+        counted = await make_counted(config, blobs, index)
+        site = await make_site(config, blobs, index, sniffer, sockets, counters=Counters(*counted))
+        if not site.open_to_machine:
+            await _make_first_token(index)
+        yield site, counted, blobs.owned_by()
 
 
 async def _own(blobs: LocalStore) -> bool:
