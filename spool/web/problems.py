@@ -55,7 +55,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004
             raise
-        response = problem_response(_translate(error, request.path), request)
+        response = problem_response(_translate(error, request), request)
         _copy_allow(error, response)
     except ConnectionError:  # nobody is left to answer
         raise
@@ -102,14 +102,15 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
     return response
 
 
-def _translate(error: web.HTTPException, path: str) -> SpoolError:
+def _translate(error: web.HTTPException, request: web.Request) -> SpoolError:
     """What aiohttp raises itself, which comes from the router and from reading small bodies."""
     match error:
-        case web.HTTPMethodNotAllowed(method="PUT") if _TAKES_FORMS.fullmatch(path):
+        case web.HTTPMethodNotAllowed(method="PUT") if _TAKES_FORMS.fullmatch(request.path):
             detail = "a PUT goes below this address: end it with a slash or with the file's name"
             return MethodNotAllowed(detail, allowed=sorted(error.allowed_methods))
         case web.HTTPNotFound():
-            return NotFound("there is nothing at this address")
+            advice = ": a file is put below /files/" if request.method == "PUT" else ""  # curl -T to the bare server
+            return NotFound(f"there is nothing at this address{advice}")
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(f"this address does not take {error.method}", allowed=sorted(error.allowed_methods))
         case web.HTTPRequestEntityTooLarge():

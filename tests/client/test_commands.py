@@ -206,6 +206,7 @@ def waiting(descriptor: int) -> int:
         (["put", "a", "--to", "spool.example.org"], "--to"),
         (["ls", "--to", "http://127.0.0.1", "--dir", "x"], "--dir"),
         (["get"], "ID|URL"),
+        (["get", "x", "-o", "-"], "standard output"),
         (["login", "spool.example.org"], "spool.example.org"),
     ],
 )
