@@ -297,7 +297,8 @@ async def _listen(config: Config, runner: Runner, sockets: Sequence[socket]) -> 
             os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
     except OSError as error:
         where = server.unix or f"{server.host}:{server.port}"
-        reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
+        # asyncio's own words name the address again; numbers below 0 are the resolver's
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise Busy(f"cannot listen on {where}: {reason}") from error
     listening = [each for site in sites for each in site._server.sockets]  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
     for listener in listening:

@@ -96,6 +96,8 @@ def _put(arguments: argparse.Namespace) -> int:
 
 
 def _get(arguments: argparse.Namespace) -> int:
+    if arguments.output == "-":
+        return fail("-o names a file, and ./- a file of that name: for standard output there is curl", WRONG)
     from spool.cli import talk  # noqa: PLC0415
 
     return talk.get(arguments)

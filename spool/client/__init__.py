@@ -9,7 +9,7 @@ this side is a `Failure`. Both are tried again where that may help, a bounded nu
 """
 
 from spool.client.client import Client
-from spool.client.failures import Busy, Changed, Failure, Mismatch, StrangeAnswer, Unreachable
+from spool.client.failures import Busy, Changed, Failure, Mismatch, StrangeAnswer, Unreachable, Untrusted
 from spool.client.file import File
 
-__all__ = ["Busy", "Changed", "Client", "Failure", "File", "Mismatch", "StrangeAnswer", "Unreachable"]
+__all__ = ["Busy", "Changed", "Client", "Failure", "File", "Mismatch", "StrangeAnswer", "Unreachable", "Untrusted"]

@@ -63,6 +63,7 @@ def install(new: Path, path: Path) -> None:
     with translated():
         sync(new)
         _remove(path, *_COMPANIONS)  # of another index: SQLite would write them into this one
+        _remove(new, "-reserve")  # the place that it takes has room set aside already, or will have when it is served
         new.replace(path)
         sync(path.parent)
 
