@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+import time
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -117,7 +118,12 @@ class TestMany:
         rows = page.locator("#files > li")
         expect(rows).to_have_count(50)
 
+        painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        start = time.monotonic()
         page.evaluate(SCROLL, FAR)
+        nodes = page.evaluate("document.getElementsByTagName('*').length")
+        told = f"first paint after {painted:.0f} ms, {FAR} files in {time.monotonic() - start:.1f} s, {nodes} elements"
+        print(told)  # noqa: T201  # the figures are worth reading
         seen = page.evaluate("[...document.querySelectorAll('#files .name')].map(name => name.textContent)")
         assert len(seen) >= FAR
         assert seen == [f"{n}.txt" for n in range(MANY - 1, MANY - 1 - len(seen), -1)]

@@ -21,7 +21,7 @@ FINE: Final = {
     "The server's clock is correct.",
     "The Content-Length header is correct.",
     "The resource last changed N seconds ago.",
-    "The resource last changed less than N second ago.",
+    "The resource last changed less than N seconds ago.",
     "This response instructs browsers not to 'sniff' its media type.",
     "This response sets a Content Security Policy.",
     "This response is only available for reading to requests from the same origin.",
