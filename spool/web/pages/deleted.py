@@ -41,7 +41,7 @@ def _row(request: web.Request, hidden: Hidden) -> Html:
     undo = tag("button", "Undo", aria_label=f"Undo the deletion of {file.filename}")
     final = tag(
         "button", "Delete now", name="final", value="1", formaction=action(request, "/delete"), class_="danger",
-        aria_label=f"Delete {file.filename} now",
+        aria_label=f"Delete now {file.filename}",
     )  # fmt: skip
     form = tag(
         "form",
