@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spool.units import (
     COUNT,
     DURATION,
+    GRACE,
     INTERVAL,
     LIFETIME,
     LIMIT,
@@ -75,6 +76,7 @@ class Storage:
     dedupe: bool = _key(SWITCH, "true")
     inline_max: int = _key(SIZE, 0)
     sweep_interval: timedelta = _key(DURATION, "10m")
+    undo_grace: timedelta = _key(GRACE, "10m")
     scrub_interval: timedelta = _key(INTERVAL, "30d")
     audit_ttl: timedelta = _key(LIFETIME, "365d")
 

@@ -167,6 +167,7 @@ async def make_site(
         policy=policy,
         limits=limits,
         clock=now,
+        undo_grace=config.storage.undo_grace,
         allowance=allowance,
         rates=rates,
         guests=Guests(index, rates, now, allowance),

@@ -34,6 +34,7 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     app[ATTEMPTS] = Attempts()
     add_routes(app)
     app.on_response_prepare.append(_forbid_guessing)
+    app.on_response_prepare.append(_forbid_keeping)
     app.on_response_prepare.append(_name_request)
     app.on_response_prepare.append(_tell_rate)
     app.on_response_prepare.append(withhold_address)
@@ -61,6 +62,11 @@ async def _count_traffic(request: web.Request, handler: Handler) -> web.StreamRe
 async def _forbid_guessing(_request: web.Request, response: web.StreamResponse) -> None:
     """What a client sent may stand in any answer: no browser may take one for another type than it has."""
     response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def _forbid_keeping(_request: web.Request, response: web.StreamResponse) -> None:
+    """Records change and files go: what does not say how long it is good is kept by no cache (RFC 9111 §4.2.2)."""
+    response.headers.setdefault("Cache-Control", "no-store")
 
 
 async def _tell_rate(request: web.Request, response: web.StreamResponse) -> None:

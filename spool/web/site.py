@@ -111,6 +111,8 @@ class Site:
     policy: Policy
     limits: Limits
     clock: Clock
+    undo_grace: timedelta
+    """How long a file that a person deleted can be brought back; none if it is zero."""
     allowance: Allowance
     """What a principal is allowed for whom nothing else is set."""
     rates: Rates
