@@ -112,6 +112,19 @@ def test_request_has_one_id_in_both_logs_and_the_clients_address(site: Site) -> 
     assert site.token not in log.read_text()
 
 
+def test_secrets_of_addresses_are_not_in_its_log(site: Site) -> None:
+    log = site.temporary.with_name("caddy.log")
+    file = site.curl("-T-", "/files/c.txt", stdin=b"hello").json
+    link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
+    secret = link.rpartition("/")[2]
+    for path in (f"/l/{secret}?a=b", f"/g/{secret}/files?token={secret}", f"/d/{file['id']}/{secret}"):
+        site.curl(path)
+    eventually(lambda: f'"uri":"/d/{file["id"]}/..."' in log.read_text())
+    shown = log.read_text()
+    assert '"uri":"/l/......"' in shown
+    assert secret not in shown
+
+
 def test_resumable_upload_goes_through(site: Site) -> None:
     tus = ["-H", "Tus-Resumable: 1.0.0"]
     created = site.curl("-X", "POST", *tus, "-H", "Upload-Length: 5", "/tus")

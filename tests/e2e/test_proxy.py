@@ -152,6 +152,20 @@ def test_request_has_one_id_in_both_logs(site: Site) -> None:
     assert eventually(lambda: re.findall(rf"PUT /files/b.txt 201 .* {name}$", log.read_text(), re.MULTILINE))
 
 
+def test_secrets_of_addresses_are_not_in_its_log(site: Site) -> None:
+    log = site.temporary.with_name("nginx.log")
+    file = site.curl("-T-", "/files/c.txt", stdin=b"hello").json
+    link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
+    secret = link.rpartition("/")[2]
+    for path in (f"/l/{secret}", f"/g/{secret}/files?q=1", f"/d/{file['id']}/{secret}", f"//l/{secret}"):
+        site.curl(path)
+    eventually(lambda: f"GET /d/{file['id']}/... " in log.read_text())
+    shown = log.read_text()
+    assert " GET /l/... 200 " in shown
+    assert " GET /g/.../files 405 " in shown
+    assert secret not in shown
+
+
 def test_resumable_upload_goes_through(site: Site) -> None:
     tus = ["-H", "Tus-Resumable: 1.0.0", "-H", f"Upload-Metadata: filename {'Y' * 20_000}"]
     created = site.curl("-X", "POST", *tus, "-H", "Upload-Length: 5", "/tus")
