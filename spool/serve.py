@@ -212,18 +212,17 @@ async def run(config: Config) -> None:
     raise_descriptor_limit()
     _keep_freed_memory()
     sniffer = MagicSniffer()
-    with open_tracing(traced(), time.time_ns) as tracing:
-        async with open_storage(config) as (blobs, index):
-            if not blobs.lock():
-                raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
-            site = await make_site(config, blobs, index, sniffer, sockets)
-            if tracing:
-                tracing.watch(site.metrics)
-                site = replace(site, tracing=tracing)
-            if not site.open_to_machine:
-                await _make_first_token(index)
-            await _serve(config, site, certificate, stop, told=told, sockets=sockets)
-    sniffer.close()
+    async with open_tracing(traced(), time.time_ns) as tracing, open_storage(config) as (blobs, index):
+        if not blobs.lock():
+            raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
+        site = await make_site(config, blobs, index, sniffer, sockets)
+        if tracing:
+            tracing.watch(site.metrics)
+            site = replace(site, tracing=tracing)
+        if not site.open_to_machine:
+            await _make_first_token(index)
+        await _serve(config, site, certificate, stop, told=told, sockets=sockets)
+    await sniffer.aclose()
     _log.info("server.stopped")
 
 

@@ -6,7 +6,8 @@ is decided here is what a span is called and what it holds: nothing that a clien
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,7 @@ from spool.config import ConfigError
 from spool.metrics import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from opentelemetry.sdk.trace import SpanProcessor
 
@@ -30,8 +31,8 @@ _LAST_WORDS: Final = 5.0
 """Seconds for what is not sent yet when the server stops."""
 
 
-@contextmanager
-def open_tracing(wanted: bool, clock: Callable[[], int]) -> Iterator[Tracing | None]:  # noqa: FBT001
+@asynccontextmanager
+async def open_tracing(wanted: bool, clock: Callable[[], int]) -> AsyncIterator[Tracing | None]:  # noqa: FBT001
     """What tells of spans, if that is wanted; at the end, what is left is sent. `clock` gives nanoseconds since 1970.
 
     Raises ConfigError if OpenTelemetry is not installed, or its settings are wrong.
@@ -43,7 +44,7 @@ def open_tracing(wanted: bool, clock: Callable[[], int]) -> Iterator[Tracing | N
     try:
         yield tracing
     finally:
-        tracing.close()
+        await asyncio.to_thread(tracing.close)
 
 
 def _open(clock: Callable[[], int]) -> Tracing:
