@@ -105,6 +105,7 @@ def test_upload_that_is_refused_is_told_why(site: Site) -> None:
 def test_request_has_one_id_in_both_logs_and_the_clients_address(site: Site) -> None:
     said = ["-H", "X-Request-ID: theirs", "-H", "X-Forwarded-For: 192.0.2.7"]
     name = site.curl("-T-", *said, "/files/b.txt", stdin=b"hello").headers["x-request-id"]
+    assert name != "theirs"
     [event] = eventually(lambda: [e for e in site.server.events("request.finished") if e["request_id"] == name])
     assert event["client"] == "127.0.0.1"
     log = site.temporary.with_name("caddy.log")
