@@ -312,6 +312,24 @@ def client_settings(to: str | None, environ: Mapping[str, str] = os.environ) -> 
     return ClientSettings(url, token or None, _xdg(environ, "XDG_STATE_HOME", ".local/state") / "uploads")
 
 
+def traced(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether spans are to be sent, by the variables that OpenTelemetry names for it. Raises ConfigError.
+
+    Its SDK reads what else there is: where to send them and how, how many, and of whom.
+    """
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    exporter = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+        return False
+    if exporter != "otlp":
+        raise ConfigError(f"OTEL_TRACES_EXPORTER is {exporter!r}, but must be otlp or none")
+    name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+    name = name if environ.get(name) else "OTEL_EXPORTER_OTLP_PROTOCOL"
+    if (protocol := environ.get(name) or "http/protobuf") != "http/protobuf":
+        raise ConfigError(f"{name} is {protocol!r}, but only http/protobuf is spoken here")
+    return True
+
+
 def names_directory(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the environment names the directory of a spool, as --dir does."""
     return bool(environ.get("SPOOL_STORAGE_DIR"))

@@ -8,7 +8,9 @@ import logging
 import os
 import resource
 import signal
+import time
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -23,7 +25,7 @@ from spool import __version__, systemd
 from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.certificate import certificate_of
-from spool.config import supervision
+from spool.config import supervision, traced
 from spool.errors import StorageFull, Unavailable
 from spool.guests import Guests
 from spool.idempotency import Idempotency
@@ -36,6 +38,7 @@ from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
+from spool.tracing import open_tracing
 from spool.upkeep import upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
@@ -210,10 +213,13 @@ async def run(config: Config) -> None:
     raise_descriptor_limit()
     _keep_freed_memory()
     sniffer = MagicSniffer()
-    async with open_storage(config) as (blobs, index):
+    async with open_tracing(traced(), time.time_ns) as tracing, open_storage(config) as (blobs, index):
         if not blobs.lock():
             raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
         site = await make_site(config, blobs, index, sniffer, sockets)
+        if tracing:
+            tracing.watch(site.metrics)
+            site = replace(site, tracing=tracing)
         if not site.open_to_machine:
             await _make_first_token(index)
         await _serve(config, site, certificate, stop, told=told, sockets=sockets)

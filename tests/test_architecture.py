@@ -16,7 +16,7 @@ FLOORS = (
     ("model", "errors", "units"),
     ("sharing", "hiding", "batch"),
     ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics", "systemd"),
-    ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates", "guests"),
+    ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates", "guests", "tracing"),
     ("resumption",),
     ("web", "work"),
     ("upkeep",),
@@ -47,6 +47,7 @@ DOORS = {
     "prometheus_client": ("web/metrics.py",),
     "rich": ("cli/report.py",),
     "shtab": ("cli/completion.py",),
+    "opentelemetry": ("tracing.py",),
 }
 """Where each third-party package, and SQLite, may be imported."""
 SANS_IO = {"asyncio", "os", "socket", "ssl", "time", "threading", "concurrent", "pathlib", "io"}

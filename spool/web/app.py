@@ -16,6 +16,7 @@ from spool.web.routes import add_routes
 from spool.web.secret_paths import withhold_address
 from spool.web.session import ATTEMPTS, Attempts
 from spool.web.site import SITE
+from spool.web.spans import tell_spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,8 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
     """The application for this site; whoever runs it adds aiojobs' scheduler for the commits."""
     answer_preflight, mark_origin = allow_origins(cors_origins)
     app = web.Application(middlewares=[answer_preflight, answer_problems, _require_host, _count_traffic])
+    if site.tracing is not None:
+        app.middlewares.insert(0, tell_spans(site.tracing))
     app[SITE] = site
     app[ASSETS] = Assets()
     app[ATTEMPTS] = Attempts()

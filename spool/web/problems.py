@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
-_PROBLEM: Final = web.ResponseKey("problem", str)
-_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+PROBLEM: Final = web.ResponseKey("problem", str)
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Those that are counted by their names: a client may send any."""
 _TAKES_FORMS: Final = re.compile("/files|/g/[^/]+")
 """Where `curl -T` without a slash at the end comes out."""
@@ -71,9 +71,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
 
 def _count(request: web.Request, response: web.StreamResponse) -> None:
     metrics = request.app[SITE].metrics
-    method = request.method if request.method in _METHODS else "other"
+    method = request.method if request.method in METHODS else "other"
     metrics.requests[method, str(response.status)] += 1
-    if (slug := response.get(_PROBLEM)) is not None:
+    if (slug := response.get(PROBLEM)) is not None:
         metrics.problems[slug,] += 1
 
 
@@ -98,7 +98,7 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
         content_type="application/problem+json",
         headers={**headers, **(head.headers if head else {})},
     )
-    response[_PROBLEM] = error.slug
+    response[PROBLEM] = error.slug
     return response
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spool.protocol.resumable import Dialect
     from spool.rates import Rates
     from spool.resumption import Resumption
+    from spool.tracing import Tracing
     from spool.units import Network
 
 _SIGNED_FOR: Final = timedelta(hours=6)
@@ -134,6 +135,8 @@ class Site:
     rufh: Dialect
     interim_responses: bool
     """Clients of the IETF draft are sent 104s."""
+    tracing: Tracing | None = None
+    """What tells of spans, if anybody wants to know."""
 
 
 SITE: Final = web.AppKey("site", Site)

@@ -563,6 +563,7 @@ def test_bash_completes_commands_flags_and_files(home: Home) -> None:
         done = subprocess.run(["bash", "-c", script], cwd=home.directory, capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
-    assert {"put", "get", "rm", "login"} <= complete("spool", "")
+    assert {"put", "get", "rm", "link", "login"} <= complete("spool", "")
     assert complete("spool", "put", "--exp") == {"--expires"}
+    assert complete("spool", "link", "--re") == {"--revoke"}
     assert "song.txt" in complete("spool", "put", "so")
