@@ -10,9 +10,11 @@ from spool.errors import Damaged, NotFound, SpoolError
 from spool.labels import to_label
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import timedelta
     from typing import BinaryIO
 
+    from spool.hiding import Changes, Hidden
     from spool.model import By, File, FileId, FileQuery, Page
     from spool.ports import Clock, Files, LabelledStore
 
@@ -87,19 +89,50 @@ class Catalog:
         return file
 
     async def delete(self, id: FileId, by: By | None) -> File:
-        """The file is gone, durably; returns what it was. `by` is None if its time had come. Raises NotFound.
+        """The file is gone, durably, hidden or not; returns what it was. Raises NotFound.
 
-        The row goes first: if the bytes stay behind for any reason, the sweep takes them.
+        `by` is None if its time had come. The row goes first: if the bytes stay behind for any reason, the sweep takes
+        them.
         """
         file = await self._files.remove(id, by)
+        await self._release(file)
+        return file
+
+    async def hide(self, id: FileId, grace: timedelta, by: By) -> Hidden:
+        """The file is there for nobody, and whole until the grace, or its own time, is over. Raises NotFound.
+
+        Its label stays as it is, for an index that is lost meanwhile must not cost the file.
+        """
+        return await self._files.hide(id, by.at + grace, by)
+
+    async def restore(self, id: FileId, by: By) -> File:
+        """A hidden file is there again, as it was. Raises NotFound if there is none, or its grace was over."""
+        return await self._files.restore(id, by)
+
+    async def hidden(self, limit: int) -> Sequence[Hidden]:
+        """At most `limit` files that can be brought back, those deleted last first."""
+        return await self._files.hidden(self._clock(), limit)
+
+    async def changes(self, after: int | None, limit: int) -> Changes:
+        """See `hiding.Hiding.changes`."""
+        return await self._files.changes(after, limit)
+
+    async def end_hidden(self, limit: int) -> Sequence[File]:
+        """At most `limit` hidden files whose grace is over are gone, durably; returns what they were."""
+        files = await self._files.end_hidden(self._clock(), limit)
+        for file in files:
+            await self._release(file)
+        return files
+
+    async def _release(self, file: File) -> None:
+        """The blob of a file that has no record any more is gone, unless another record names it."""
         if file.inline:
-            return file
+            return
         # Nobody can begin to share a blob that no record names, so that asking afterwards leaves no race.
         if await self._files.referenced([file.key]):
             await self._label(file, None)
         else:
             await self._blobs.delete(file.key)
-        return file
 
     async def _label(self, file: File, text: bytes | None) -> None:
         if file.inline:

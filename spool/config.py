@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spool.units import (
     COUNT,
     DURATION,
+    GRACE,
     INTERVAL,
     LIFETIME,
     LIMIT,
@@ -77,6 +78,7 @@ class Storage:
     dedupe: bool = _key(SWITCH, "true")
     inline_max: int = _key(SIZE, 0)
     sweep_interval: timedelta = _key(DURATION, "10m")
+    undo_grace: timedelta = _key(GRACE, "10m")
     scrub_interval: timedelta = _key(INTERVAL, "30d")
     audit_ttl: timedelta = _key(LIFETIME, "365d")
 
@@ -310,6 +312,24 @@ def client_settings(to: str | None, environ: Mapping[str, str] = os.environ) -> 
     if token and not re.fullmatch("[!-~]+", token):
         raise ConfigError("the token holds characters that no token has")
     return ClientSettings(url, token or None, _xdg(environ, "XDG_STATE_HOME", ".local/state") / "uploads")
+
+
+def traced(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether spans are to be sent, by the variables that OpenTelemetry names for it. Raises ConfigError.
+
+    Its SDK reads what else there is: where to send them and how, how many, and of whom.
+    """
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    exporter = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+        return False
+    if exporter != "otlp":
+        raise ConfigError(f"OTEL_TRACES_EXPORTER is {exporter!r}, but must be otlp or none")
+    name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+    name = name if environ.get(name) else "OTEL_EXPORTER_OTLP_PROTOCOL"
+    if (protocol := environ.get(name) or "http/protobuf") != "http/protobuf":
+        raise ConfigError(f"{name} is {protocol!r}, but only http/protobuf is spoken here")
+    return True
 
 
 def names_directory(environ: Mapping[str, str] = os.environ) -> bool:

@@ -26,13 +26,14 @@ Damage = Literal["missing", "size", "digest"]
 """What a check found wrong with a blob: it is gone, of another size, or its bytes have another SHA-256."""
 
 FindingKind = Literal["index", "missing", "size", "digest", "sound", "orphan", "stray", "upload"]
-"""What a check of the spool is about: the index itself; a file's damage; a file that is marked, but sound; a blob that
-no record names; what is no blob; an upload that misses staged bytes."""
+"""The index itself; a file's damage; one marked but sound; a blob of no record; no blob; an upload short of bytes."""
 
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
-Act = Literal["file.changed", "file.deleted", "token.created", "token.revoked", "limit.set", "limit.cleared"]
+Act = Literal[
+    "file.changed", "file.deleted", "file.restored", "token.created", "token.revoked", "limit.set", "limit.cleared"
+]
 """What the audit log tells of. That a file was stored its record tells, and what was done by rule the log."""
 Via = Literal["http", "command", "server"]
 """By a request, by a command on the machine, or by the server itself."""
@@ -86,7 +87,6 @@ class Upload:
     body: bytes | None = None
     """All of them, if they are few: the commit writes them. Otherwise they are staged."""
     grant: GrantId | None = None
-    """By which a guest brought it."""
 
 
 @dataclass(frozen=True, slots=True)

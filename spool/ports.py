@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from spool.hiding import Hiding
 from spool.sharing import Grants, Links
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class LabelledStore(BlobStore, Labels, Protocol):
     """Both, for those who make files and change them."""
 
 
-class Files(Protocol):
+class Files(Hiding, Protocol):
     """The records of files. No row, no file. Every verb is one transaction, durable when it returns."""
 
     async def finish(
@@ -205,13 +206,13 @@ class Files(Protocol):
         """
 
     async def remove(self, id: FileId, by: By | None = None) -> File:
-        """The record is gone; returns what it was. Its blob is the caller's to delete. Raises NotFound."""
+        """The record, hidden or not, is gone; returns what it was. Its blob is the caller's. Raises NotFound."""
 
     async def expired(self, now: datetime, limit: int) -> Sequence[File]:
         """At most `limit` files whose expires_at is not after `now`, earliest first."""
 
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
-        """Those of `keys` that the record of a file, or of an upload that is not finished, names."""
+        """Those of `keys` that the record of a file, hidden or not, or of an unfinished upload names."""
 
     async def usage(self, owner: str) -> Usage:
         """What `owner` keeps, at the same cost however much that is.

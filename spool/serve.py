@@ -7,10 +7,11 @@ import logging
 import os
 import resource
 import signal
+import time
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiojobs
@@ -23,7 +24,7 @@ from spool.admission import Admission, Capacity
 from spool.attempts import Attempts
 from spool.catalog import Catalog
 from spool.certificate import certificate_of
-from spool.config import supervision
+from spool.config import supervision, traced
 from spool.crew.office import Counted
 from spool.errors import StorageFull, Unavailable
 from spool.guests import Guests
@@ -38,13 +39,14 @@ from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
+from spool.tracing import open_tracing
 from spool.turns import Turns
 from spool.upkeep import beat, running, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
 from spool.web.listen import Busy as Busy  # noqa: PLC0414  # what `run` raises
-from spool.web.listen import listen_on, show_address
+from spool.web.listen import listen_on, only_this_machine, show_address
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
 
@@ -143,16 +145,10 @@ def _make_ingest(
     )
 
 
-async def make_site(  # noqa: PLR0913  # the composition roots name each of them
-    config: Config,
-    blobs: LocalStore,
-    index: SqliteIndex,
-    sniffer: MagicSniffer,
-    sockets: Sequence[socket] = (),
-    *,
-    counters: Counters | None = None,
+async def make_site(
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, *, counters: Counters | None = None
 ) -> Site:
-    """Everything the handlers work with, with counters of its own if need be. The server listens on `sockets`."""
+    """Everything the handlers work with, with counters of its own if need be. It listens as it is configured."""
     limits, server = config.limits, config.server
     ledger, rates, turns, attempts = counters or await make_counted(config, blobs, index)
     ingest = _make_ingest(config, blobs, index, sniffer, ledger)
@@ -170,13 +166,14 @@ async def make_site(  # noqa: PLR0913  # the composition roots name each of them
         policy=_policy(config),
         limits=limits,
         clock=now,
+        undo_grace=config.storage.undo_grace,
         allowance=_allowance(limits),
         rates=rates,
         guests=Guests(index, rates, now, _allowance(limits)),
         attempts=attempts,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
-        open_to_machine=_only_this_machine(config, sockets),
+        open_to_machine=only_this_machine(config),
         traffic=Traffic(),
         metrics=ingest.metrics,
         metrics_public=server.metrics == "public",
@@ -231,7 +228,7 @@ async def run(config: Config) -> None:
     certificate, started = certificate_of(config.server), asyncio.Event()
     if certificate:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
-    async with own_site(config, sockets) as (site, counted, _):
+    async with own_site(config, sockets) as (own, counted, _), telling_spans(own) as site:
 
         def ready(runner: Runner, most: int) -> None:
             log_start(config, runner.addresses, most)
@@ -268,10 +265,22 @@ async def own_site(
         if not await _own(blobs):
             raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
         counted = await make_counted(config, blobs, index)
-        site = await make_site(config, blobs, index, sniffer, sockets, counters=Counters(*counted))
+        site = await make_site(config, blobs, index, sniffer, counters=Counters(*counted))
+        site = replace(site, open_to_machine=only_this_machine(config, sockets))
         if not site.open_to_machine:
             await _make_first_token(index)
         yield site, counted, blobs.owned_by()
+
+
+@asynccontextmanager
+async def telling_spans(site: Site) -> AsyncIterator[Site]:
+    """The site, with what tells of spans if anybody wants to know. Raises ConfigError."""
+    async with open_tracing(traced(), time.time_ns) as tracing:
+        if tracing is None:
+            yield site
+            return
+        tracing.watch(site.metrics)
+        yield replace(site, tracing=tracing)
 
 
 async def _own(blobs: LocalStore) -> bool:
@@ -357,22 +366,6 @@ def log_start(config: Config, addresses: Iterable[tuple[str, int] | str], most: 
         "server.started",
         {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
     )
-
-
-def _only_this_machine(config: Config, sockets: Sequence[socket]) -> bool:
-    """Whether nobody else can connect: a proxy that is configured speaks for others."""
-    server = config.server
-    if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
-        return False
-    if sockets:
-        return systemd.only_this_machine(sockets)
-    host = server.host
-    if server.unix or host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _make_first_token(index: SqliteIndex) -> None:

@@ -169,6 +169,9 @@ LIFETIME: Final = Kind(
 INTERVAL: Final = Kind(
     'a duration such as "7d", or "0" for never', parse_duration, lambda d: _show_text(_show_duration(d))
 )
+GRACE: Final = Kind(
+    'a duration such as "10m", or "0" for none', parse_duration, lambda d: _show_text(_show_duration(d))
+)
 PATH: Final = Kind("a path", lambda value: Path(_parse_text(value)), _show_text)
 LIST: Final = Kind("a list of texts", _parse_list, _show_list)
 NETWORKS: Final = Kind(

@@ -206,19 +206,19 @@ async def _work(config: Config, end: socket.socket, hand: socket.socket, *, open
     await worker.join(end, _end_at_once, certificate.renewed.set if certificate else lambda: None)
     counters = serve.Counters(worker.ledger, worker.rates, worker.turns, worker.attempts)
     async with aclosing(MagicSniffer()) as sniffer, serve.open_storage(config, shared=True) as (blobs, index):
-        site = await serve.make_site(config, blobs, index, sniffer, counters=counters)
-        # The sockets are the office's.
-        site = replace(site, open_to_machine=open_to_machine, gather=worker.gather)
-        await serve.answer(
-            config,
-            site,
-            certificate,
-            stop,
-            listen=partial(_take_from, hand, worker),
-            ready=lambda _, most: worker.serve(lambda: site.ingest.active, site.tally, most),
-            meanwhile=nullcontext(),
-            share=config.server.workers,
-        )
+        own = await serve.make_site(config, blobs, index, sniffer, counters=counters)
+        own = replace(own, open_to_machine=open_to_machine, gather=worker.gather)  # the sockets are the office's
+        async with serve.telling_spans(own) as site:
+            await serve.answer(
+                config,
+                site,
+                certificate,
+                stop,
+                listen=partial(_take_from, hand, worker),
+                ready=lambda _, most: worker.serve(lambda: site.ingest.active, site.tally, most),
+                meanwhile=nullcontext(),
+                share=config.server.workers,
+            )
 
 
 async def _take_from(end: socket.socket, worker: Worker, runner: Runner) -> Callable[[], Awaitable[None]]:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
-    ("sharing", "batch"),
+    ("sharing", "hiding", "batch"),
     (
         "ports",
         "policy",
@@ -41,6 +41,7 @@ FLOORS = (
         "turn",
         "rates",
         "guests",
+        "tracing",
     ),
     ("resumption",),
     ("web", "work", "crew"),
@@ -54,7 +55,7 @@ FLOORS = (
 """Who is below whom. A module sees the floors below its own; for types only, also its own."""
 ANNEXES = {
     "protocol": {"model", "errors"},
-    "store": {"model", "errors", "sharing", "batch", "ports"},
+    "store": {"model", "errors", "sharing", "hiding", "batch", "ports"},
     "client": {"model", "errors", "units"},
 }
 """Rooms that stand beside the floors, and all that they see."""
@@ -73,6 +74,7 @@ DOORS = {
     "prometheus_client": ("web/metrics.py",),
     "rich": ("cli/report.py",),
     "shtab": ("cli/completion.py",),
+    "opentelemetry": ("tracing.py",),
 }
 """Where each third-party package, and SQLite, may be imported."""
 SANS_IO = {"asyncio", "os", "socket", "ssl", "time", "threading", "concurrent", "pathlib", "io"}

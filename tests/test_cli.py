@@ -348,6 +348,24 @@ def test_token_create_makes_a_spool_that_only_its_owner_may_see(tmp_path: Path) 
     assert [path for path in paths if path.stat().st_mode & 0o077] == []
 
 
+def test_token_create_says_when_it_makes_a_spool(tmp_path: Path) -> None:
+    command = ["token", "create", "--name=ada", "--scope=admin"]
+    first = spool(*command, cwd=tmp_path)
+    assert first.stderr == f"spool: there was no spool in {tmp_path / 'spool-data'}: making one\n"
+    assert first.stdout.startswith("spool_")
+    assert spool(*command, cwd=tmp_path).stderr == ""
+
+
+def test_token_ls_tells_what_has_expired(tmp_path: Path) -> None:
+    make_token(tmp_path, "--name=cam1", "--scope=upload", "--expires=30d")
+    make_token(tmp_path, "--name=cam2", "--scope=upload", "--expires=30d")
+    with sqlite3.connect(tmp_path / "index.db") as index:
+        index.execute("UPDATE tokens SET expires_at = created_at WHERE name = 'cam1'")
+    index.close()
+    lines = spool("token", "ls", "--dir", tmp_path).stdout.splitlines()
+    assert sorted((line.split()[1], line.split()[4]) for line in lines) == [("cam1", "expired"), ("cam2", "expires")]
+
+
 def test_token_ls_shows_all_but_the_secret(tmp_path: Path) -> None:
     secret = make_token(tmp_path, "--name", "cam1", "--scope", "upload", "--scope", "read", "--expires", "30d")
     make_token(tmp_path, "--name", "ops", "--scope", "admin")
@@ -371,7 +389,8 @@ def test_revoked_token_is_gone(tmp_path: Path) -> None:
 
 def test_revoking_an_unknown_token_fails(tmp_path: Path) -> None:
     make_token(tmp_path, "--name", "cam1", "--scope", "upload")
-    assert "no such token" in complaint("token", "revoke", "--dir", tmp_path, "nothing", code=1)
+    line = complaint("token", "revoke", "--dir", tmp_path, "cam1", code=1)
+    assert line == "spool: there is no such token: `spool token ls` shows the id of each"
 
 
 def test_token_counts_at_once_for_a_server_that_runs(server: Server) -> None:
@@ -523,6 +542,12 @@ def test_second_server_of_a_directory_fails(server: Server) -> None:
 def test_port_in_use_fails(server: Server, tmp_path: Path) -> None:
     line = complaint("serve", "--dir", tmp_path / "other", "--port", str(server.port), code=1)
     assert f"cannot listen on 127.0.0.1:{server.port}" in line
+
+
+def test_host_that_has_no_address_fails(tmp_path: Path) -> None:
+    line = spool("serve", "--dir", tmp_path, "--host", "no such host", "--port", "0", code=1).stderr
+    assert "cannot listen on no such host:0: " in line
+    assert "nknown error" not in line
 
 
 def test_directory_that_is_a_file_fails(tmp_path: Path) -> None:

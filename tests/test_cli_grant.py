@@ -53,6 +53,12 @@ def test_without_an_address_of_its_own_the_one_it_listens_on_is_printed(tmp_path
     assert re.fullmatch(r"http://127\.0\.0\.1:8080/g/[\w-]{43}\n", printed)
 
 
+def test_address_of_a_server_with_a_certificate_begins_with_https(tmp_path: Path) -> None:
+    settings = {"SPOOL_SERVER_TLS_CERT": "cert.pem", "SPOOL_SERVER_TLS_KEY": "key.pem"}
+    printed = spool("grant", "create", "--dir", tmp_path, "--owner=ada", **settings).stdout
+    assert printed.startswith("https://127.0.0.1:8080/g/")
+
+
 def test_listing_shows_all_but_the_secret(tmp_path: Path) -> None:
     secrets = [
         spool("grant", "create", "--dir", tmp_path, "--owner", owner, "--note", "a\x1b[31mb").stdout.rpartition("/")[2]

@@ -14,7 +14,7 @@ from spool.cli.audit import add_audit
 from spool.cli.command import FAILED, INTERRUPTED, WRONG, fail
 from spool.cli.completion import add_completion
 from spool.cli.principals import add_limit, add_token
-from spool.cli.remote import add_get, add_login, add_put, add_rm
+from spool.cli.remote import add_get, add_link, add_login, add_put, add_rm
 from spool.cli.serving import add_config, add_serve
 from spool.cli.sharing import add_grant
 from spool.cli.storage import add_backup, add_fsck, add_gc, add_ls, add_reindex
@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_put(commands.add_parser("put", help="upload files to a server; run again, it goes on"))
     add_get(commands.add_parser("get", help="download a file from a server; run again, it goes on"))
     add_rm(commands.add_parser("rm", help="delete files of a server"))
+    add_link(commands.add_parser("link", help="let whoever has an address download a file of a server"))
     add_login(commands.add_parser("login", help="remember a server and the token for it"))
     add_gc(commands.add_parser("gc", help="delete expired files and reclaim what crashes left behind"))
     add_fsck(commands.add_parser("fsck", help="check that every file is whole, and mend what can be"))

@@ -40,6 +40,11 @@ UNREACHED: Final = 5
 INTERRUPTED: Final = 130
 """By ctrl-C, as a shell says it."""
 _MOST: Final = 2**63 - 1
+_MEMBERS: Final = (
+    *("id", "filename", "size", "media_type", "declared_type", "sha256"),
+    *("owner", "metadata", "damage", "grant"),
+)
+"""What every listed file has, but for times."""
 
 
 def fail(message: str, code: int) -> int:
@@ -142,9 +147,8 @@ def show_row(file: Listed) -> str:
 
 def show_json(file: Listed, *more: str) -> str:
     """One line for a program; `more` are members that only one kind of file has."""
-    members = ("id", "filename", "size", "media_type", "declared_type", "sha256", "owner", "metadata", "damage", *more)
     times = {"created_at": file.created_at.isoformat(), "expires_at": file.expires_at and file.expires_at.isoformat()}
-    return json.dumps({name: getattr(file, name) for name in members} | times)
+    return json.dumps({name: getattr(file, name) for name in (*_MEMBERS, *more)} | times)
 
 
 def with_storage(
@@ -157,6 +161,8 @@ def with_storage(
     config = load_config(arguments)
     if not may_make:
         require_spool(config)
+    elif not (config.storage.dir / "index.db").exists():
+        print(f"spool: there was no spool in {config.storage.dir.absolute()}: making one", file=sys.stderr)
     from spool import serve  # noqa: PLC0415
 
     async def run() -> int | None:

@@ -17,6 +17,7 @@ from spool.cli.command import (
     parse_text,
     with_storage,
 )
+from spool.errors import NotFound
 from spool.model import Override, TokenId
 from spool.policy import SCOPES
 from spool.units import SIZE
@@ -72,17 +73,22 @@ def _create_token(arguments: argparse.Namespace) -> int:
 
 def _list_tokens(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
+        now = datetime.now(UTC)
         for token in await index.tokens():
             expires = f"{token.expires_at:%Y-%m-%dT%H:%M:%SZ}" if token.expires_at else "never"
+            state = "expired" if token.expires_at and token.expires_at <= now else "expires"
             created = f"{token.created_at:%Y-%m-%dT%H:%M:%SZ}"
-            print(f"{token.id}  {token.name:<20}  {','.join(sorted(token.scopes)):<24}  {created}  expires {expires}")
+            print(f"{token.id}  {token.name:<20}  {','.join(sorted(token.scopes)):<24}  {created}  {state} {expires}")
 
     return with_storage(arguments, work)
 
 
 def _revoke_token(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
-        await index.revoke(TokenId(arguments.id), by_command())
+        try:
+            await index.revoke(TokenId(arguments.id), by_command())
+        except NotFound as error:
+            raise NotFound("there is no such token: `spool token ls` shows the id of each") from error
 
     return with_storage(arguments, work)
 

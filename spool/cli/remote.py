@@ -1,4 +1,4 @@
-"""Commands that talk to a server: `put`, `get`, `rm`, `login`, and `ls` if it is to.
+"""Commands that talk to a server: `put`, `get`, `rm`, `link`, `login`, and `ls` if it is to.
 
 What they need beyond their arguments is in `talk.py`, which is imported when one of them runs.
 """
@@ -39,6 +39,18 @@ def add_rm(parser: argparse.ArgumentParser) -> None:
     """The arguments of `spool rm`."""
     _add_remote(parser, _rm)
     parser.add_argument("ids", nargs="+", type=parse_text, metavar="ID|URL", help="as `spool ls` shows it")
+
+
+def add_link(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `spool link`."""
+    _add_remote(parser, _link)
+    parser.add_argument("id", type=parse_text, metavar="ID|URL", help="the file, as `spool put` and `spool ls` show it")
+    parser.add_argument("--expires", type=parse_lifetime, metavar="DURATION", help="such as 12h (default: 7d)")
+    parser.add_argument("--downloads", type=parse_count, metavar="N", help="of the whole file (default: no limit)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="list the links to the file instead")
+    instead.add_argument("--revoke", type=parse_name, metavar="LINK", help="end one instead, as --list shows it")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def add_login(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +108,8 @@ def _put(arguments: argparse.Namespace) -> int:
 
 
 def _get(arguments: argparse.Namespace) -> int:
+    if arguments.output == "-":
+        return fail("-o names a file, and ./- a file of that name: for standard output there is curl", WRONG)
     from spool.cli import talk  # noqa: PLC0415
 
     return talk.get(arguments)
@@ -105,6 +119,15 @@ def _rm(arguments: argparse.Namespace) -> int:
     from spool.cli import talk  # noqa: PLC0415
 
     return talk.rm(arguments)
+
+
+def _link(arguments: argparse.Namespace) -> int:
+    instead = "--list" if arguments.list else "--revoke" if arguments.revoke else None
+    if instead and (arguments.expires is not None or arguments.downloads is not None):
+        return fail(f"--expires and --downloads are of a new link: they do not go with {instead}", WRONG)
+    from spool.cli import talk  # noqa: PLC0415
+
+    return talk.link(arguments)
 
 
 def _login(arguments: argparse.Namespace) -> int:

@@ -112,7 +112,7 @@ def _base(config: Config) -> str:
     if server.base_url or server.unix:
         return server.base_url
     host = f"[{server.host}]" if ":" in server.host else server.host
-    return f"http://{host}:{server.port}"
+    return f"{'https' if server.tls_cert else 'http'}://{host}:{server.port}"
 
 
 def _list(arguments: argparse.Namespace) -> int:

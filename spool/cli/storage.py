@@ -83,7 +83,7 @@ def _ls(arguments: argparse.Namespace) -> int:
 
         left = arguments.limit
         async for file in catalog.Catalog(blobs, index, serve.now).walk(query):
-            print(show_json(file, "grant") if arguments.json else show_row(file))
+            print(show_json(file) if arguments.json else show_row(file))
             left = left and left - 1
             if left == 0:
                 break

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import os
 import stat
 import sys
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import BinaryIO
+
+    from spool.client import Link
 
 
 _READ: Final = 256 * 1024
@@ -106,6 +110,26 @@ def ls(arguments: argparse.Namespace) -> int:
         return await _attempt(Report(), "", lambda: show(client))
 
     return _run(client_settings(arguments.to), _TRIES, work)
+
+
+def link(arguments: argparse.Namespace) -> int:
+    """`spool link`."""
+    server, name = _address(arguments, arguments.id)
+
+    async def do(client: Client) -> None:
+        if arguments.list:
+            for one in await client.links(name):
+                print(_show_json(one) if arguments.json else printable(_show_link(one, datetime.now(UTC))))
+        elif arguments.revoke:
+            await client.revoke_link(name, arguments.revoke)
+        else:
+            made = await client.link(name, expires=arguments.expires, downloads=arguments.downloads)
+            print(_show_json(made) if arguments.json else printable(made.url))
+
+    async def work(client: Client) -> int:
+        return await _attempt(Report(), arguments.id, lambda: do(client))
+
+    return _run(client_settings(server), arguments.tries, work)
 
 
 def login(arguments: argparse.Namespace) -> int:
@@ -202,6 +226,17 @@ async def _put(client: Client, arguments: argparse.Namespace, name: str, report:
         )
     as_text = f"{stored.url}  {printable(stored.filename)}"
     report.line(show_json(stored, "url", "content_url") if arguments.json else as_text)
+
+
+def _show_json(link: Link) -> str:
+    return json.dumps({f.name: getattr(link, f.name) for f in fields(link)}, default=datetime.isoformat)
+
+
+def _show_link(link: Link, now: datetime) -> str:
+    state = "revoked" if link.revoked_at else "expired" if link.expires_at <= now else "expires"
+    moment = link.revoked_at or link.expires_at
+    given = "any downloads" if link.max_downloads is None else f"{link.downloads}/{link.max_downloads} downloads"
+    return f"{link.id}  {link.created_by:<20}  {given}  {state} {moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _open(name: str) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""Spool for programs: store, find, fetch and delete files of a server.
+"""Spool for programs: store, find, fetch, share and delete files of a server.
 
     async with Client("https://spool.example.org", token) as spool:
         file = await spool.put("clip.mp4", metadata={"title": "Demo"})
@@ -9,7 +9,20 @@ this side is a `Failure`. Both are tried again where that may help, a bounded nu
 """
 
 from spool.client.client import Client
-from spool.client.failures import Busy, Changed, Failure, Mismatch, StrangeAnswer, Unreachable
+from spool.client.failures import Busy, Changed, Failure, Mismatch, StrangeAnswer, Unreachable, Untrusted
 from spool.client.file import File
+from spool.client.link import Link, MadeLink
 
-__all__ = ["Busy", "Changed", "Client", "Failure", "File", "Mismatch", "StrangeAnswer", "Unreachable"]
+__all__ = [
+    "Busy",
+    "Changed",
+    "Client",
+    "Failure",
+    "File",
+    "Link",
+    "MadeLink",
+    "Mismatch",
+    "StrangeAnswer",
+    "Unreachable",
+    "Untrusted",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import re
 from collections.abc import AsyncIterable
@@ -19,6 +20,7 @@ from spool.client.download import Content, Fetch
 from spool.client.failures import Failure, StrangeAnswer
 from spool.client.feed import FileFeed, StreamFeed, is_regular, read_through
 from spool.client.file import parse_file
+from spool.client.link import Link, MadeLink, parse_link
 from spool.client.patience import Patience, persist
 from spool.client.state import Note
 from spool.client.upload import Upload, Wish
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import timedelta
 
+    from spool.client.connection import Answer
     from spool.client.feed import Feed
     from spool.client.file import File
     from spool.model import Sort
@@ -194,6 +197,36 @@ class Client:
             else:
                 return
 
+    async def link(self, id: str, *, expires: timedelta | None = None, downloads: int | None = None) -> MadeLink:
+        """A new link: whoever has its address gets the file, without a token.
+
+        `expires` counts from now; without it, the server says when it ends. `downloads` is how often the whole file is
+        given out; without it, there is no limit. Whenever the server's answer was lost, one more link is there, whose
+        address nobody knows. Raises NotFound.
+        """
+        wish = {**dict(_expiry(expires)), **({} if downloads is None else {"max_downloads": downloads})}
+        document = json.dumps(wish).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(document))}
+        path = f"{self._path(id)}/links"
+
+        async def make() -> Answer:
+            return await self._connection.ask("POST", path, headers=headers, body=_whole(document))
+
+        return parse_link(MadeLink, (await persist(self._tries, make)).json())
+
+    async def links(self, id: str) -> Sequence[Link]:
+        """The newest 1000 links to a file, also those that have ended; the newest first. Raises NotFound."""
+        answer = await persist(self._tries, lambda: self._connection.ask("GET", f"{self._path(id)}/links"))
+        links = answer.json().get("links")
+        if not isinstance(links, list):
+            raise StrangeAnswer("the answer is no list of links, as it is from a Spool")
+        return [parse_link(Link, record) for record in links]
+
+    async def revoke_link(self, id: str, link_id: str) -> None:
+        """The link to the file `id` has ended, durably; it may have before. Raises NotFound if there is none."""
+        path = f"{self._path(id)}/links/{quote(link_id, safe='')}"
+        await persist(self._tries, lambda: self._connection.ask("DELETE", path))
+
     async def _locate(self, id: str) -> tuple[Content, str]:
         """Where the bytes are, and a name for them."""
         if "://" not in id or split_address(id):
@@ -228,6 +261,10 @@ def _query(metadata: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]
 
 def _expiry(expires: timedelta | None) -> list[tuple[str, str]]:
     return [] if expires is None else [("expires_at", (datetime.now(UTC) + expires).isoformat())]
+
+
+async def _whole(document: bytes) -> AsyncIterator[bytes]:
+    yield document
 
 
 def _feed(source: BinaryIO | AsyncIterable[bytes]) -> Feed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import aiohttp
 
 from spool import __version__
-from spool.client.failures import StrangeAnswer, Unreachable
+from spool.client.failures import StrangeAnswer, Unreachable, Untrusted
 from spool.client.problems import parse_problem
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Connection:
         except (aiohttp.ClientError, OSError) as error:
             if sending is not None and sending.error is not None:
                 raise sending.error from error
-            raise Unreachable(f"{self.url} cannot be reached: {_reason(error)}") from error
+            raise _failure(self.url, error) from error
         return _checked(answer)
 
     @asynccontextmanager
@@ -108,7 +108,7 @@ class Connection:
                     raise StrangeAnswer(f"the answer is {response.status}, which says nothing of the bytes")
                 yield Download(response.status, response.headers, response.content)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unreachable(f"{self.url} cannot be reached: {_reason(error)}") from error
+            raise _failure(self.url, error) from error
 
     @asynccontextmanager
     async def _request(
@@ -186,10 +186,16 @@ def _checked(answer: Answer) -> Answer:
     return answer
 
 
+def _failure(url: str, error: Exception) -> Unreachable:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        advice = "if it is of an authority of your own, name the file of that in SSL_CERT_FILE"
+        return Untrusted(f"the certificate of {url} is not trusted: {reason}; {advice}")
+    return Unreachable(f"{url} cannot be reached: {_reason(error)}")
+
+
 def _reason(error: Exception) -> str:
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return str(error.certificate_error)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
             return "the connection was lost"
         case TimeoutError():

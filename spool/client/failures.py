@@ -11,6 +11,10 @@ class Unreachable(Failure):
     """The server gives no answer, or the connection was lost. What was asked may have been done."""
 
 
+class Untrusted(Unreachable):
+    """The server's certificate is not to be trusted. To try again does not help."""
+
+
 class StrangeAnswer(Failure):
     """The answer is none that a Spool gives: the address is another server's, or something stands between."""
 

@@ -34,6 +34,8 @@ class File:
     metadata: Metadata
     damage: Damage | None
     """What a check of the server found wrong with the bytes."""
+    grant: str | None
+    """By which a guest brought it."""
     url: str
     """Where the record is."""
     content_url: str

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from spool.client.failures import Failure, Unreachable
+from spool.client.failures import Failure, Unreachable, Untrusted
 from spool.client.problems import is_passing
 from spool.errors import SpoolError
 
@@ -54,7 +54,9 @@ async def persist(tries: int, action: Callable[[], Awaitable[T]]) -> T:
 
 
 def _may_pass(error: SpoolError | Failure) -> bool:
-    return is_passing(error) if isinstance(error, SpoolError) else isinstance(error, Unreachable)
+    if isinstance(error, SpoolError):
+        return is_passing(error)
+    return isinstance(error, Unreachable) and not isinstance(error, Untrusted)
 
 
 def _delay(error: SpoolError | Failure, failed: int) -> float:

@@ -15,7 +15,7 @@ from spool.protocol.disposition import clean_filename
 from spool.web.auth import PRINCIPAL, by
 from spool.web.documents import clean, read_object
 from spool.web.fields import Fields, parse_time
-from spool.web.records import record
+from spool.web.records import record, show_time
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -75,8 +75,18 @@ async def change(request: web.Request) -> web.Response:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """`DELETE /files/{id}`."""
-    await request.app[SITE].catalog.delete(_id(request), by(request))
+    """`DELETE /files/{id}`: for good, or with `undo` for as long as it may be brought back, if it may be at all."""
+    site = request.app[SITE]
+    if "undo" not in request.query or not site.undo_grace:
+        await site.catalog.delete(_id(request), by(request))
+        return web.Response(status=204)
+    hidden = await site.catalog.hide(_id(request), site.undo_grace, by(request))
+    return web.json_response({"id": hidden.file.id, "undo_until": show_time(hidden.until)}, status=202)
+
+
+async def undo(request: web.Request) -> web.Response:
+    """`POST /files/{id}/undo`: whoever may delete may take it back."""
+    await request.app[SITE].catalog.restore(_id(request), by(request))
     return web.Response(status=204)
 
 

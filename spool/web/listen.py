@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -63,8 +64,28 @@ def cannot_listen(config: Config, error: OSError) -> Busy:
     """What to tell when the address cannot be had."""
     server = config.server
     where = server.unix or f"{server.host}:{server.port}"
-    reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name the address again
+    # asyncio's own words name the address again; numbers below 0 are the resolver's
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
     return Busy(f"cannot listen on {where}: {reason}")
+
+
+def only_this_machine(config: Config, sockets: Sequence[socket] = ()) -> bool:
+    """Whether nobody else can connect to these sockets, or without any to the address of the configuration.
+
+    A proxy that is configured speaks for others.
+    """
+    server = config.server
+    if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
+        return False
+    if sockets:
+        return systemd.only_this_machine(sockets)
+    host = server.host
+    if server.unix or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def show_address(address: tuple[str, int] | str, scheme: str) -> str:

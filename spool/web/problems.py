@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
-_PROBLEM: Final = web.ResponseKey("problem", str)
-_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+PROBLEM: Final = web.ResponseKey("problem", str)
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Those that are counted by their names: a client may send any."""
+_TAKES_FORMS: Final = re.compile("/files|/g/[^/]+")
+"""Where `curl -T` without a slash at the end comes out."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004
             raise
-        response = problem_response(_translate(error), request)
+        response = problem_response(_translate(error, request), request)
         _copy_allow(error, response)
     except ConnectionError:  # nobody is left to answer
         raise
@@ -68,9 +71,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
 
 def _count(request: web.Request, response: web.StreamResponse) -> None:
     metrics = request.app[SITE].metrics
-    method = request.method if request.method in _METHODS else "other"
+    method = request.method if request.method in METHODS else "other"
     metrics.requests[method, str(response.status)] += 1
-    if (slug := response.get(_PROBLEM)) is not None:
+    if (slug := response.get(PROBLEM)) is not None:
         metrics.problems[slug,] += 1
 
 
@@ -95,15 +98,19 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
         content_type="application/problem+json",
         headers={**headers, **(head.headers if head else {})},
     )
-    response[_PROBLEM] = error.slug
+    response[PROBLEM] = error.slug
     return response
 
 
-def _translate(error: web.HTTPException) -> SpoolError:
+def _translate(error: web.HTTPException, request: web.Request) -> SpoolError:
     """What aiohttp raises itself, which comes from the router and from reading small bodies."""
     match error:
+        case web.HTTPMethodNotAllowed(method="PUT") if _TAKES_FORMS.fullmatch(request.path):
+            detail = "a PUT goes below this address: end it with a slash or with the file's name"
+            return MethodNotAllowed(detail, allowed=sorted(error.allowed_methods))
         case web.HTTPNotFound():
-            return NotFound("there is nothing at this address")
+            advice = ": a file is put below /files/" if request.method == "PUT" else ""  # curl -T to the bare server
+            return NotFound(f"there is nothing at this address{advice}")
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(f"this address does not take {error.method}", allowed=sorted(error.allowed_methods))
         case web.HTTPRequestEntityTooLarge():

@@ -78,9 +78,11 @@ READ_OR_SIGNATURE: Final[_Routes] = [
 ]
 DELETE: Final[_Routes] = [
     ("POST", "/delete", forms.delete),
+    ("POST", "/undo", forms.undo),
     ("DELETE", f"/files/{_ID}", files.delete),
+    ("POST", f"/files/{_ID}/undo", files.undo),
 ]
-PAGES: Final = frozenset(("/", "/upload", f"/view/{_ID}", "/files.zip", "/delete"))
+PAGES: Final = frozenset(("/", "/upload", f"/view/{_ID}", "/files.zip", "/delete", "/undo"))
 """Where people are told in a page what is wrong; `POST /` is a program's."""
 GRANT: Final[_Routes] = [
     ("GET", "/grants", grants.list_grants),

@@ -58,14 +58,15 @@ async def signed_in(request: web.Request) -> Token | None:
 def require_own_page(request: web.Request) -> None:
     """Raises Forbidden unless a page of this origin sends the request, as far as the browser tells.
 
-    `Sec-Fetch-Site` decides where there is one. Else it is http, and `Origin` names this host, or none is sent at all.
+    `Sec-Fetch-Site` decides where there is one. Else it is http, and `Origin` names this host, by the name that the
+    browser used or that of `server.base_url`, or none is sent at all.
     """
     fetched = request.headers.get("Sec-Fetch-Site")
     if fetched is not None:
         own = fetched == "same-origin"
     else:
         origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
-        own = origin == urlsplit(request.app[SITE].addresses.base(request)).netloc.lower()
+        own = origin in (urlsplit(request.app[SITE].addresses.base(request)).netloc.lower(), request.host.lower())
     if not own:
         raise Forbidden("a browser that is signed in changes nothing for a page from elsewhere")
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from spool.protocol.resumable import Dialect
     from spool.rates import Counter
     from spool.resumption import Resumption
+    from spool.tracing import Tracing
     from spool.units import Network
 
 _SIGNED_FOR: Final = timedelta(hours=6)
@@ -114,6 +115,8 @@ class Site:
     policy: Policy
     limits: Limits
     clock: Clock
+    undo_grace: timedelta
+    """How long a file that a person deleted can be brought back; none if it is zero."""
     allowance: Allowance
     """What a principal is allowed for whom nothing else is set."""
     rates: Counter
@@ -136,6 +139,8 @@ class Site:
     rufh: Dialect
     interim_responses: bool
     """Clients of the IETF draft are sent 104s."""
+    tracing: Tracing | None = None
+    """What tells of spans, if anybody wants to know."""
     gather: Callable[[], Awaitable[Tally]] | None = None
     """Asks all processes of this server for their tallies, and adds them up; None if this is the only one."""
 

@@ -1,4 +1,4 @@
-"""Deletes files whose time has come."""
+"""Deletes files whose time has come, and those that were deleted and are not to be brought back any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _LOT: Final = 100
 
 
 async def run_once(catalog: Catalog, files: Files, clock: Clock) -> int:
-    """Every file that has expired by now is deleted; returns how many were."""
+    """Every file that has expired by now, or whose grace is over, is deleted; returns how many had expired."""
+    while hidden := await catalog.end_hidden(_LOT):
+        for file in hidden:
+            _log.info("file.ended", {"id": file.id, "size": file.size})
     deleted = 0
     while lot := await files.expired(clock(), _LOT):
         for file in lot:

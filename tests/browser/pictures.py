@@ -38,7 +38,7 @@ FILES: Final = {
 }
 
 
-def take(browser: Browser, server: Server) -> None:
+def take(browser: Browser, server: Server, picture_id: str) -> None:
     """The list with an upload under way, in the dark on a phone, and one file."""
     page = browser.new_page(viewport={"width": 960, "height": 720}, base_url=address(server))
     page.goto("/")
@@ -55,16 +55,18 @@ def take(browser: Browser, server: Server) -> None:
     phone.goto("/")
     phone.locator("html.live").wait_for()
     phone.screenshot(path=DOC / "phone.png")
+    page.goto(f"/view/{picture_id}")
+    page.locator("img").first.wait_for()
+    page.screenshot(path=DOC / "file.png")
 
 
 def main() -> None:
-    """Overwrites doc/page.png and doc/phone.png."""
+    """Overwrites doc/page.png, doc/phone.png and doc/file.png."""
     with tempfile.TemporaryDirectory() as directory, Server(Path(directory) / "spool") as server:
-        for name, data in FILES.items():
-            server.put(name, data)
+        ids = {name: server.put(name, data)["id"] for name, data in FILES.items()}
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(ARGUMENTS))
-            take(browser, server)
+            take(browser, server, ids["Garden.png"])
             browser.close()
 
 

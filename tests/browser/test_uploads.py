@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import NewPage
 
 SIZE = 50 * 2**20
+LARGE = 200 * 2**20
 RATE = 15 * 2**20
 
 
@@ -33,6 +34,18 @@ def started(page: Page) -> None:
     eventually(lambda: progress(page) > 8e6, 30)
 
 
+def drop(page: Page, path: Path) -> None:
+    box = page.locator("#zone").bounding_box()
+    assert box
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + 50, "y": box["y"] + 50}
+        session.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+        if kind == "dragOver":
+            expect(page.locator("#zone.over")).to_have_count(1)
+
+
 def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server: Server, tmp_path: Path) -> None:
     digests = {f"{i} ü.bin": sample(tmp_path / f"{i} ü.bin", 10_000 * i) for i in range(5)}
     page.set_input_files("#picker", [tmp_path / name for name in digests])
@@ -43,15 +56,7 @@ def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server:
 
 def test_drop_stores_files(page: Page, server: Server, tmp_path: Path) -> None:
     digest = sample(tmp_path / "dropped.bin", 100_000)
-    box = page.locator("#zone").bounding_box()
-    assert box
-    session = page.context.new_cdp_session(page)
-    data = {"items": [], "files": [str(tmp_path / "dropped.bin")], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        at = {"x": box["x"] + 50, "y": box["y"] + 50}
-        session.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
-        if kind == "dragOver":
-            expect(page.locator("#zone.over")).to_have_count(1)
+    drop(page, tmp_path / "dropped.bin")
     expect(page.locator("#zone.over")).to_have_count(0)
     expect(page.locator("#files")).to_contain_text("dropped.bin")
     assert stored(server)["dropped.bin"]["sha256"] == digest
@@ -79,11 +84,11 @@ def test_folder_stores_all_that_is_in_it_and_tells_where_it_was(page: Page, serv
 
 
 def test_upload_that_is_paused_outlives_a_killed_server(page: Page, server: Server, tmp_path: Path) -> None:
-    digest = sample(tmp_path / "large.bin", SIZE)
+    digest = sample(tmp_path / "large.bin", LARGE)
     throttle(page, RATE)
-    page.set_input_files("#picker", tmp_path / "large.bin")
-    started(page)
-    expect(page.locator("#queue .dim")).to_have_text(re.compile(r"^[\d.]+ MB of 52 MB · [\d.]+ [kM]B/s · \d+ s left$"))
+    drop(page, tmp_path / "large.bin")
+    eventually(lambda: progress(page) > 60e6, 60)
+    expect(page.locator("#queue .dim")).to_have_text(re.compile(r"^[\d.]+ MB of 210 MB · [\d.]+ [kM]B/s · \d+ s left$"))
     page.get_by_role("button", name="Pause large.bin").click()
     expect(page.locator("#queue")).to_contain_text("Paused at")
     eventually(lambda: not server.staged())  # what came is saved
@@ -92,7 +97,7 @@ def test_upload_that_is_paused_outlives_a_killed_server(page: Page, server: Serv
     throttle(page, -1)
     with page.expect_request(lambda request: request.method == "PATCH") as patch:
         page.get_by_role("button", name="Resume large.bin").click()
-    assert 0 < int(patch.value.headers["upload-offset"]) < SIZE
+    assert 0 < int(patch.value.headers["upload-offset"]) < LARGE
     assert stored(server)["large.bin"]["sha256"] == digest
     expect(page.locator("#files")).to_contain_text("large.bin")
 
@@ -145,6 +150,65 @@ def test_upload_that_is_cancelled_leaves_nothing(page: Page, server: Server, tmp
     expect(page.locator("#queue > li")).to_have_count(0)
     eventually(lambda: not server.blobs() and not server.staged())
     eventually(lambda: page.evaluate("localStorage.length") == 0)
+
+
+class TestElsewhere:
+    """Where `server.base_url` is not the address by which the reader came."""
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        env = {"SPOOL_SERVER_PORT": str(free_port()), "SPOOL_SERVER_BASE_URL": "http://elsewhere.invalid"}
+        with Server(tmp_path / "spool", env=env) as running:
+            yield running
+
+    @pytest.fixture
+    def page(self, new_page: NewPage, server: Server) -> Page:
+        from tests.browser.conftest import sign_in, token  # noqa: PLC0415
+
+        page = new_page(None)
+        sign_in(page, token(server, "admin"))
+        return page
+
+    def test_upload_is_stored_and_outlives_a_reload_and_a_killed_server(
+        self, page: Page, server: Server, tmp_path: Path
+    ) -> None:
+        digest = sample(tmp_path / "large.bin", SIZE)
+        throttle(page, RATE)
+        page.set_input_files("#picker", tmp_path / "large.bin")
+        started(page)
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.reload()
+        expect(page.locator("#queue")).to_contain_text("Choose the file again")
+        server.kill()
+        server.start()
+        page.set_input_files("#picker", tmp_path / "large.bin")
+        expect(page.locator("#files")).to_contain_text("large.bin")
+        [record] = page.evaluate("fetch('/files').then(answer => answer.json())")["files"]
+        assert record["sha256"] == digest
+        expect(page.locator("#queue > li")).to_have_count(0)
+        assert page.evaluate("localStorage.length") == 0
+
+    def test_upload_that_is_cancelled_leaves_nothing(self, page: Page, server: Server, tmp_path: Path) -> None:
+        sample(tmp_path / "large.bin", SIZE)
+        throttle(page, RATE)
+        page.set_input_files("#picker", tmp_path / "large.bin")
+        started(page)
+        page.get_by_role("button", name="Cancel large.bin").click()
+        eventually(lambda: not server.blobs() and not server.staged())
+
+    def test_file_is_renamed_deleted_brought_back_and_downloaded(self, page: Page, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_bytes(b"a")
+        page.set_input_files("#picker", tmp_path / "a.txt")
+        page.get_by_role("link", name="a.txt", exact=True).click()
+        page.get_by_label("Name").fill("b.txt")
+        page.get_by_role("button", name="Rename").click()
+        expect(page.get_by_role("heading", name="b.txt")).to_be_visible()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_text("Recently deleted (1)").click()
+        page.get_by_role("button", name="Undo the deletion of b.txt").click()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download b.txt").click()
+        assert download.value.path().read_bytes() == b"a"
 
 
 class TestRefusals:

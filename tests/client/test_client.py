@@ -227,7 +227,8 @@ def problem(slug: str, status: int, retry_after: str | None = None, **members: o
 def record(data: bytes, **members: object) -> bytes:
     known = {"id": "x", "filename": "a", "size": len(data), "media_type": "text/plain", "declared_type": None}
     known |= {"sha256": hashlib.sha256(data).hexdigest(), "created_at": "2026-01-01T00:00:00.000000Z"}
-    known |= {"expires_at": None, "owner": "o", "metadata": {}, "damage": None, "url": "", "content_url": "", "new": 1}
+    known |= {"expires_at": None, "owner": "o", "metadata": {}, "damage": None, "grant": None}
+    known |= {"url": "", "content_url": "", "new": 1}
     return json.dumps(known | members).encode()
 
 

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.cli.completion import SHELLS
+from spool.client import Untrusted
+from spool.client.patience import Patience
+from tests.authority import Authority
 from tests.client.command import Home, Terminal, finished
 from tests.client.proxy import Proxy
 from tests.process import Server, eventually
@@ -88,9 +91,10 @@ def test_put_prints_the_address_and_the_name(home: Home, shared: Server) -> None
     assert shared.get(address.removeprefix(shared.url))["filename"] == "song.txt"
 
 
-def test_put_says_what_was_said_of_the_file(home: Home) -> None:
+def test_put_says_what_was_said_of_the_file(home: Home, shared: Server) -> None:
     file = song(home, 'süß; "x" %41.txt')
     record = stored(home, file, "--meta", "tag=a", "--meta", "tag=b=c", "--meta", "title=ö", "--expires", "7d")
+    assert record.keys() == shared.get(f"/files/{record['id']}").keys()
     assert record["filename"] == file.name
     assert record["metadata"] == {"tag": ["a", "b=c"], "title": "ö"}
     assert re.match(r"\d{4}-", str(record["expires_at"]))
@@ -202,6 +206,7 @@ def waiting(descriptor: int) -> int:
         (["put", "a", "--to", "spool.example.org"], "--to"),
         (["ls", "--to", "http://127.0.0.1", "--dir", "x"], "--dir"),
         (["get"], "ID|URL"),
+        (["get", "x", "-o", "-"], "standard output"),
         (["login", "spool.example.org"], "spool.example.org"),
     ],
 )
@@ -267,6 +272,22 @@ def test_server_that_is_not_there_is_told(tmp_path: Path, arguments: list[str]) 
     tries = [] if arguments == ["ls"] else ["--tries", "2"]
     line = home.run(*arguments, *tries, code=5).complaint
     assert line.endswith(f"{url} cannot be reached: Connection refused")
+
+
+def test_certificate_that_is_not_trusted_is_told_with_the_mend(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    with Server(tmp_path / "spool", env=authority.environment) as server:
+        home = Home(tmp_path / "home", SPOOL_URL=server.url)
+        line = home.run("put", song(home), code=5).complaint
+        assert "is not trusted: " in line
+        assert "SSL_CERT_FILE" in line
+        trusting = Home(tmp_path / "home", SPOOL_URL=server.url, SSL_CERT_FILE=str(authority.trusted))
+        assert finished(trusting.start("put", song(home))).code == 0  # a process of its own reads that variable anew
+
+
+async def test_certificate_that_is_not_trusted_is_not_tried_again() -> None:
+    with pytest.raises(Untrusted):
+        await Patience(6).wait(Untrusted("it is not"))
 
 
 def test_server_that_vanishes_is_told_and_the_upload_goes_on_when_it_is_back(tmp_path: Path) -> None:
@@ -396,7 +417,7 @@ def test_get_of_what_is_not_there_is_told(home: Home) -> None:
 def record_of(name: str, data: bytes, sha256: str) -> bytes:
     members = {"id": "x", "filename": name, "size": len(data), "media_type": "text/plain", "declared_type": None}
     members |= {"sha256": sha256, "created_at": "2026-01-01T00:00:00Z", "expires_at": None, "owner": "o"}
-    return json.dumps(members | {"metadata": {}, "damage": None, "url": "", "content_url": ""}).encode()
+    return json.dumps(members | {"metadata": {}, "damage": None, "grant": None, "url": "", "content_url": ""}).encode()
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", ".evil", "e\x1b[2Jvil", "", "..", "a/../../evil"])
@@ -542,6 +563,7 @@ def test_bash_completes_commands_flags_and_files(home: Home) -> None:
         done = subprocess.run(["bash", "-c", script], cwd=home.directory, capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
-    assert {"put", "get", "rm", "login"} <= complete("spool", "")
+    assert {"put", "get", "rm", "link", "login"} <= complete("spool", "")
     assert complete("spool", "put", "--exp") == {"--expires"}
+    assert complete("spool", "link", "--re") == {"--revoke"}
     assert "song.txt" in complete("spool", "put", "so")

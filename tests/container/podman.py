@@ -43,7 +43,7 @@ class Podman:
     """The podman command, with a configuration that works here."""
 
     def __init__(self, environ: dict[str, str]) -> None:
-        self._environ = environ
+        self.environ = environ
 
     def try_run(self, *arguments: str, timeout: float = RUN_TIMEOUT) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -53,7 +53,7 @@ class Podman:
             text=True,
             errors="replace",
             timeout=timeout,
-            env=self._environ,
+            env=self.environ,
             check=False,
         )
 
@@ -122,7 +122,7 @@ class Container:
         self.podman = podman
         self.name = name
         self._image = image
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -182,7 +182,7 @@ def wait_until(check: Callable[[], bool], seconds: float, explain: Callable[[], 
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nothing listens on, below the ephemeral range, so that no client is given it meanwhile."""
     while True:
         port = random.randrange(20000, 32000)

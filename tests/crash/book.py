@@ -102,6 +102,7 @@ def unaccounted(server: Server) -> set[str]:
     with closing(sqlite3.connect(f"{(server.dir / 'index.db').as_uri()}?mode=ro", uri=True)) as index:
         rows = index.execute(
             "SELECT key, size, 'file' FROM files WHERE body IS NULL UNION ALL "
+            "SELECT key, size, 'file' FROM hidden WHERE body IS NULL UNION ALL "
             "SELECT key, offset, state FROM uploads WHERE state <> 'finished' AND offset > 0"
         ).fetchall()
         empty = {key for [key] in index.execute("SELECT key FROM uploads WHERE state = 'open' AND offset = 0")}

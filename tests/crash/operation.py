@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tests.crash.book import FORM, Upload, check_bytes, content, form
+from tests.crash.book import FORM, Upload, check_bytes, content, form, listing
 from tests.crash.uploader import tus_creation
 
 if TYPE_CHECKING:
@@ -213,6 +213,43 @@ class Removal(Operation):
             check_record(server, [self.file], listed)
 
 
+class Hiding(Removal):
+    """A DELETE of a file that can be undone, and is."""
+
+    def _run(self, server: Server) -> None:
+        self._ask(server, "DELETE", f"/files/{self.id}?undo")
+
+    def check(self, server: Server, listed: Listed) -> None:
+        if self.replies and self.replies[-1].status == 202:
+            assert self.name not in listed, f"deleted, but there: {self.name}"
+        if self.name in listed:
+            check_record(server, [self.file], listed)
+
+    def go_on(self, server: Server) -> None:
+        """It is there or can be brought back, whatever happened."""
+        there = self.name in listing(server)
+        assert ask(server, "POST", f"/files/{self.id}/undo").status == (404 if there else 204), self.name
+        check_record(server, [self.file], listing(server))
+        self.replies.clear()
+
+
+class Undoing(Hiding):
+    """What undoes that."""
+
+    def prepare(self, server: Server) -> None:
+        super().prepare(server)
+        assert ask(server, "DELETE", f"/files/{self.id}?undo").status == 202
+
+    def _run(self, server: Server) -> None:
+        self._ask(server, "POST", f"/files/{self.id}/undo")
+
+    def check(self, server: Server, listed: Listed) -> None:
+        if self.replies and self.replies[0].status == 204:
+            assert self.name in listed, f"brought back, but not there: {self.name}"
+        if self.name in listed:
+            check_record(server, [self.file], listed)
+
+
 class Renaming(Removal):
     """A PATCH of a file's record."""
 
@@ -244,7 +281,13 @@ UPLOADS: dict[str, Callable[[str], Operation]] = {
     "tus": lambda name: Resumable(name, "tus"),
     "draft": lambda name: Resumable(name, "rufh"),
 }
-OPERATIONS: dict[str, Callable[[str], Operation]] = {**UPLOADS, "delete": Removal, "patch": Renaming}
+OPERATIONS: dict[str, Callable[[str], Operation]] = {
+    **UPLOADS,
+    "delete": Removal,
+    "hide": Hiding,
+    "undo": Undoing,
+    "patch": Renaming,
+}
 INLINE_UPLOADS: dict[str, Callable[[str], Operation]] = {
     "put": lambda name: OneShot(name, 1_000),
     "form": lambda name: OneShot(name, 0, 5_000, 4_000, 70_000),
@@ -253,6 +296,8 @@ INLINE_UPLOADS: dict[str, Callable[[str], Operation]] = {
 INLINE_OPERATIONS: dict[str, Callable[[str], Operation]] = {
     **INLINE_UPLOADS,
     "delete": lambda name: Removal(name, 1_000),
+    "hide": lambda name: Hiding(name, 1_000),
+    "undo": lambda name: Undoing(name, 1_000),
     "patch": lambda name: Renaming(name, 1_000),
 }
 

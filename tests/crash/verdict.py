@@ -170,7 +170,8 @@ class Verdict:
 
 def unaccounted(server: Server) -> set[str]:
     """Files on the disk that neither a file nor an unfinished upload needs."""
-    sql = "SELECT key FROM files WHERE body IS NULL UNION SELECT key FROM uploads WHERE state != 'finished'"
+    sql = """SELECT key FROM files WHERE body IS NULL UNION SELECT key FROM hidden WHERE body IS NULL
+        UNION SELECT key FROM uploads WHERE state != 'finished'"""
     with closing(sqlite3.connect(f"file:{server.dir}/index.db?mode=ro", uri=True)) as index:
         keys = {key for (key,) in index.execute(sql)}
     return set(server.blobs()) - keys

@@ -206,6 +206,14 @@ def test_incremental_backup_takes_what_is_new_and_drops_what_is_gone(tmp_path: P
     assert backup(source, to) == "10 files in 10 blobs of 15 bytes: 5 linked, 0 copied, 5 already there; 5 removed\n"
 
 
+def test_copy_holds_what_a_spool_holds_and_nothing_that_is_left_of_making_it(tmp_path: Path) -> None:
+    source, copy = tmp_path / "spool", tmp_path / "copy"
+    fill(source, 3)
+    for _ in range(2):
+        backup(source, copy)
+        assert {path.name for path in copy.iterdir()} <= {"blobs", "incoming", "index.db", "index.db-reserve", "lock"}
+
+
 def test_copy_has_bytes_labels_and_an_inode_of_its_own(tmp_path: Path) -> None:
     source, to = tmp_path / "spool", tmp_path / "copy"
     [file] = fill(source, 1)

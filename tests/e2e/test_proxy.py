@@ -40,7 +40,7 @@ def tool(name: str) -> str:
 
 def certify(directory: Path) -> None:
     """A certificate for this machine, signed by itself."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     command = [tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
     subprocess.run([*command, *files, "-subj", "/CN=localhost"], check=True, capture_output=True)
@@ -152,6 +152,20 @@ def test_request_has_one_id_in_both_logs(site: Site) -> None:
     assert eventually(lambda: re.findall(rf"PUT /files/b.txt 201 .* {name}$", log.read_text(), re.MULTILINE))
 
 
+def test_secrets_of_addresses_are_not_in_its_log(site: Site) -> None:
+    log = site.temporary.with_name("nginx.log")
+    file = site.curl("-T-", "/files/c.txt", stdin=b"hello").json
+    link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
+    secret = link.rpartition("/")[2]
+    for path in (f"/l/{secret}", f"/g/{secret}/files?q=1", f"/d/{file['id']}/{secret}", f"//l/{secret}"):
+        site.curl(path)
+    eventually(lambda: f"GET /d/{file['id']}/... " in log.read_text())
+    shown = log.read_text()
+    assert " GET /l/... 200 " in shown
+    assert " GET /g/.../files 405 " in shown
+    assert secret not in shown
+
+
 def test_resumable_upload_goes_through(site: Site) -> None:
     tus = ["-H", "Tus-Resumable: 1.0.0", "-H", f"Upload-Metadata: filename {'Y' * 20_000}"]
     created = site.curl("-X", "POST", *tus, "-H", "Upload-Length: 5", "/tus")
@@ -170,16 +184,15 @@ class TestCompose:
         assert yaml.safe_load(done.stdout)["services"].keys() == {"spool", "proxy"}
 
     def test_configuration_of_nginx_fits_to_it(self) -> None:
-        mounts = {volume.split(":")[1] for volume in PROXY["volumes"]} | set(PROXY["tmpfs"])
+        mounts = {volume.removesuffix(":ro").rpartition(":")[2] for volume in PROXY["volumes"]} | set(PROXY["tmpfs"])
         used = set(re.findall(r"[ \"](/(?!dev)\w+)/", CONFIG)) - {"/spool-blobs"}
         assert used <= mounts
         assert "http://spool:8080" in CONFIG
-        assert PROXY["ports"] == ["443:8443"]
+        assert [port.rpartition(":")[2] for port in PROXY["ports"]] == re.findall(r"listen (\d+) ssl", CONFIG)
         assert f"USER {PROXY['user']}" in (DEPLOY.parent / "Dockerfile").read_text()
 
-    def test_networks_are_those_that_spool_trusts(self) -> None:
-        subnet = COMPOSE["networks"]["inside"]["ipam"]["config"][0]["subnet"]
-        assert SPOOL["environment"]["SPOOL_SERVER_TRUSTED_PROXIES"] == subnet
+    def test_spool_trusts_the_proxy_and_nobody_else_reaches_it(self) -> None:
+        assert SPOOL["environment"]["SPOOL_SERVER_TRUSTED_PROXIES"] == PROXY["networks"]["inside"]["ipv4_address"]
         assert "ports" not in SPOOL
 
     @pytest.mark.parametrize("service", COMPOSE["services"].values(), ids=COMPOSE["services"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,3 +59,21 @@ def test_access_log_can_be_turned_off(tmp_path: Path, setting: str, lines: int) 
         assert server.stop() == 0
         assert len(server.events("upload.committed")) == 1
         assert len(server.events("request.finished")) == lines
+
+
+def test_lines_of_text_have_it_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "spool", "serve", "--port", "0", "--dir", str(tmp_path / "spool")]
+    with log.open("wb") as output, subprocess.Popen(command, stderr=output) as process:
+        try:
+            eventually(lambda: "server.started" in log.read_text(), 20)
+            address = re.findall(r" address=http://(\S+)", log.read_text())[0]
+            connection = http.client.HTTPConnection(address, timeout=30)
+            assert ask(connection, "PUT", "/files/a", "mine") == "mine"
+            given = ask(connection, "PUT", "/files/b")
+            connection.close()
+            eventually(lambda: log.read_text().count(" request.finished ") == 2)
+        finally:
+            process.terminate()
+    lines = [line for line in log.read_text().splitlines() if "upload.committed" in line or "request.finished" in line]
+    assert [line.rpartition(" request_id=")[2] for line in lines] == ["mine", "mine", given, given]

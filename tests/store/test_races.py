@@ -1,4 +1,4 @@
-"""Commits, deletes, expiry and sweeps of files that share blobs, interleaved verb by verb in every way."""
+"""Commits, deletes, undoing, expiry and sweeps of files that share blobs, interleaved verb by verb in every way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.errors import NotFound
 from spool.ingest import Ingest
-from spool.model import FileId, FileQuery, Intent, Key, Principal, Resumable, Staged, Terms, Upload, UploadId
+from spool.model import By, FileId, FileQuery, Intent, Key, Principal, Resumable, Staged, Terms, Upload, UploadId
 from spool.policy import Policy
 from spool.staging import new_key
 from spool.store import open_index
@@ -34,12 +34,14 @@ from .gates import Gated, Gatekeeper
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
 
+    from spool.hiding import Hidden
     from spool.model import File
     from spool.store import LocalStore, SqliteIndex
 
 RUNS = 50 * EFFORT
 STEPS = 30
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 EVER = datetime.max.replace(tzinfo=UTC)
 ADA = Principal("ada", frozenset({"upload"}))
 CONTENTS = {"empty": b"", "one": b"one", "other": b"other", "large": bytes(70_000)}
@@ -90,6 +92,9 @@ class Races(RuleBasedStateMachine):
         """Acknowledged, and nobody has asked for it to go."""
         self.going: set[FileId] = set()
         self.gone: set[FileId] = set()
+        self.hidden: dict[FileId, Hidden] = {}
+        """Acknowledged as deleted with a grace, which nobody has asked to end."""
+        self.hid = False
         self.names = count()
 
     def _make_ingest(self, inline_max: int) -> Ingest:
@@ -199,6 +204,39 @@ class Races(RuleBasedStateMachine):
         finally:
             self.gone.add(id)
 
+    @rule(number=st.integers(0, 9))
+    def hide(self, number: int) -> None:
+        if ids := list(self.kept):
+            self.hid = True
+            id = ids[number % len(ids)]  # noqa: A001
+            self.kept.pop(id)
+            self.world.run(self._start(self._hide(id)))
+
+    async def _hide(self, id: FileId) -> None:
+        try:
+            hidden = await self.catalog.hide(id, 2 * MINUTE, By("ada", "http", self.now))
+        except NotFound:  # it had expired
+            return
+        if hidden.until > self.now:
+            self.hidden[id] = hidden
+
+    @rule(number=st.integers(0, 9), brings_back=st.booleans())
+    def undo(self, number: int, brings_back: bool) -> None:  # noqa: FBT001
+        if ids := list(self.hidden):
+            hidden = self.hidden.pop(ids[number % len(ids)])
+            self.world.run(self._start(self._undo(hidden) if brings_back else self._delete(hidden.file.id)))
+
+    async def _undo(self, hidden: Hidden) -> None:
+        by = By("ada", "http", self.now)
+        try:
+            file = await self.catalog.restore(hidden.file.id, by)
+        except NotFound:
+            assert hidden.until <= self.now
+            return
+        assert file == hidden.file
+        if file.expires_at is None or file.expires_at > self.now:
+            self.kept[file.id] = file
+
     @rule(expiry=st.booleans())
     def clean(self, expiry: bool) -> None:  # noqa: FBT001
         if expiry:
@@ -207,10 +245,13 @@ class Races(RuleBasedStateMachine):
             self.world.run(self._start(self._sweep()))
 
     def _begin_expiry(self) -> None:
-        self.now += timedelta(minutes=1)
+        self.now += MINUTE
         for id, file in list(self.kept.items()):  # noqa: A001
             if file.expires_at is not None and file.expires_at <= self.now:
                 self.going.add(self.kept.pop(id).id)
+        for id, hidden in list(self.hidden.items()):  # noqa: A001
+            if hidden.until <= self.now:
+                del self.hidden[id]
         self.world.run(self._start(self._expire()))
 
     async def _expire(self) -> None:
@@ -249,6 +290,10 @@ class Races(RuleBasedStateMachine):
             assert await self._content(file) == SHA256[file.sha256], f"{file.filename} has lost its bytes"
         assert kept <= listed.keys()
         assert not gone & listed.keys()
+        hidden = {each.file.id: each for each in await self.world.index.hidden(self.now, 1000)}
+        assert self.hidden.keys() <= hidden.keys()
+        for each in [each for each in hidden.values() if not each.file.inline]:  # of those a row with its bytes moves
+            assert await self._content(each.file) == SHA256[each.file.sha256], f"{each.file.filename}: bytes lost"
         for task in self.tasks:
             if task.done():
                 task.result()
@@ -271,16 +316,19 @@ class Races(RuleBasedStateMachine):
         await asyncio.gather(*self.tasks)
         await self._check()
         await self._sweep()
-        files = (await self.world.index.files(FileQuery(limit=1000))).items
+        files = [*(await self.world.index.files(FileQuery(limit=1000))).items]
+        files += [each.file for each in await self.world.index.hidden(NOON, 1000)]
         on_disk = Counter([key async for key, *_ in self.world.blobs.keys("")])
         blobs = [file for file in files if not file.inline]
         assert on_disk == Counter({file.key for file in blobs}), "the sweep left bytes without a record"
-        assert len(on_disk) == len({file.sha256 for file in blobs}), "equal bytes are kept twice"
+        # What comes back shares with nobody who came meanwhile.
+        assert self.hid or len(on_disk) == len({file.sha256 for file in blobs}), "equal bytes are kept twice"
         assert not self._active()
 
     async def _clear(self) -> None:
         for file in (await self.world.index.files(FileQuery(limit=1000))).items:
             await self.world.index.remove(file.id)
+        await self.world.index.end_hidden(EVER, 1000)
         for upload in await self.world.index.stale(EVER, 1000):
             await self.world.index.drop(upload.id)
         await gc.run_once(self.world.blobs, self.world.index, gc.nobody, EVER)

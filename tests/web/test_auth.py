@@ -34,6 +34,8 @@ GUARDED: Final = [
     Route("GET", "/files.zip", "read", 400),
     Route("HEAD", "/files.zip", "read", 400),
     Route("POST", "/delete", "delete", 415),
+    Route("POST", "/undo", "delete", 415),
+    Route("POST", "/files/{id}/undo", "delete", 404),
     Route("POST", "/", "upload", 415),
     Route("POST", "/files", "upload", 415),
     Route("POST", "/files/", "upload", 415),

@@ -276,7 +276,8 @@ class TestForms:
         assert not (await page(spool, f"/view/{record['id']}", token=token)).all("input", name="filename")
         assert (await post(spool, f"/view/{record['id']}", ("filename", "x"), token=token)).status == 403
 
-    async def test_files_are_deleted_once_that_is_confirmed(self, spool: Spool) -> None:
+    async def test_files_are_deleted_for_good_once_that_is_confirmed(self, serve: Serve) -> None:
+        spool = await serve({"storage.undo_grace": "0"})
         ids = [(await spool.stored(f"{i}.txt"))["id"] for i in range(3)]
         chosen = [("id", each) for each in (*ids[:2], "gone")]
         asked = await post(spool, "/delete", *chosen)

@@ -80,6 +80,18 @@ class TestDocument:
         assert answer.headers["Allow"] == allowed
         assert answer.json["allowed"] == allowed.split(",")
 
+    @pytest.mark.parametrize("path", ["/files", "/g/secret"])
+    async def test_of_a_put_that_lacks_its_slash_says_so(self, spool: Spool, path: str) -> None:
+        answer = await spool.request("PUT", path)
+        assert answer.status == 405
+        assert "end it with a slash" in answer.json["detail"]
+        assert "slash" not in (await spool.request("DELETE", path)).json["detail"]
+
+    async def test_of_a_put_to_the_bare_server_says_where_files_go(self, spool: Spool) -> None:
+        answer = await spool.request("PUT", "/song.mp3")
+        assert answer.status == 404
+        assert answer.json["detail"].endswith("a file is put below /files/")
+
     @pytest.mark.parametrize("expectation", ["miracles", "100-continue, miracles", "200-ok"])
     @pytest.mark.parametrize("path", ["/files/x", "/files"])
     async def test_of_an_expectation_that_cannot_be_met(self, spool: Spool, path: str, expectation: str) -> None:

@@ -129,6 +129,14 @@ class TestSignIn:
         assert (await browser.sign_in(await spool.new_token("read"))).status == 403
         assert not browser.cookie
 
+    @pytest.mark.parametrize("origin", [f"http://{HOST}", "http://known.example"])
+    async def test_works_by_the_name_that_was_visited_and_the_one_that_is_known(
+        self, serve: Serve, origin: str
+    ) -> None:
+        spool = await serve({"server.base_url": "http://known.example"})
+        browser = await signed_in(spool, Origin=origin)
+        assert (await browser.get("/files")).status == 200
+
     @pytest.mark.parametrize("target", ["/", "/view/abc", "/?q=a%20b&kind=image", "/files.zip?id=a&id=b"])
     async def test_leads_to_the_page_that_asked_for_it(self, spool: Spool, target: str) -> None:
         answer = await Browser(spool).sign_in(await spool.new_token("read"), next=target)

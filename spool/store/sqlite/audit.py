@@ -37,7 +37,7 @@ def changed(before: File, after: File) -> dict[str, object]:
     if before.filename != after.filename:
         detail["filename"] = [before.filename, after.filename]
     if before.expires_at != after.expires_at:
-        detail["expires_at"] = [_time(before.expires_at), _time(after.expires_at)]
+        detail["expires_at"] = [time(before.expires_at), time(after.expires_at)]
     if before.metadata != after.metadata:
         names = before.metadata.keys() | after.metadata.keys()
         other = sorted(name for name in names if before.metadata.get(name) != after.metadata.get(name))
@@ -53,13 +53,13 @@ def deleted(file: File) -> dict[str, object]:
         "size": file.size,
         "media_type": file.media_type,
         "sha256": file.sha256,
-        "created_at": _time(file.created_at),
+        "created_at": time(file.created_at),
     }
 
 
 def token_detail(token: Token) -> dict[str, object]:
     """Of a token, whatever is no secret."""
-    return {"name": token.name, "scopes": sorted(token.scopes), "expires_at": _time(token.expires_at)}
+    return {"name": token.name, "scopes": sorted(token.scopes), "expires_at": time(token.expires_at)}
 
 
 def limits_detail(override: Override) -> dict[str, object]:
@@ -92,5 +92,6 @@ def forget(connection: Connection, before: datetime | None, most: int) -> int:
     return connection.execute(sql, (_LOT, moment_before, most)).rowcount
 
 
-def _time(value: datetime | None) -> str | None:
+def time(value: datetime | None) -> str | None:
+    """As entries have it."""
     return None if value is None else value.isoformat().replace("+00:00", "Z")

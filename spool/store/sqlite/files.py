@@ -19,13 +19,14 @@ _COMPANIONS = (*_LOGS, "-shm")
 
 
 def copy(connection: sqlite3.Connection, path: Path) -> None:
-    """The empty index at `path` is this one, as the transaction sees it, less unfinished uploads and sessions."""
+    """The empty index at `path` is this one as it is now, less hidden files, sessions and unfinished uploads."""
     with closing(sqlite3.connect(path, isolation_level=None)) as target:
         # In one step: SQLite begins anew whenever it finds that another process has written between two. It reads one
         # snapshot, which holds up no writer.
         connection.backup(target)
     with closing(connect(path, "rw")) as target, transaction(target):
         target.execute("DELETE FROM uploads WHERE state <> 'finished'")
+        target.execute("DELETE FROM hidden")  # with them their links; a copy holds nothing that was deleted
         target.execute("DELETE FROM sessions")  # or a restored spool would take cookies that were given up since
 
 
@@ -39,12 +40,14 @@ def read_secret(path: Path) -> bytes:
 
 
 def has_files(path: Path) -> bool:
-    """Whether there is an index at `path` that can be read and has a file."""
+    """Whether there is an index at `path` that can be read and has a file, be it a hidden one."""
     if not path.exists():
         return False
     try:
         with translated(), closing(connect(path, "ro")) as connection:
-            return connection.execute("SELECT 1 FROM files LIMIT 1").fetchone() is not None
+            tables = connection.execute("SELECT name FROM sqlite_schema WHERE name IN ('files', 'hidden')")
+            found = [connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for [name] in tables.fetchall()]  # noqa: S608
+            return any(found)
     except SpoolError:
         return False
 
@@ -63,6 +66,7 @@ def install(new: Path, path: Path) -> None:
     with translated():
         sync(new)
         _remove(path, *_COMPANIONS)  # of another index: SQLite would write them into this one
+        _remove(new, "-reserve")  # the place that it takes has room set aside already, or will have when it is served
         new.replace(path)
         sync(path.parent)
 

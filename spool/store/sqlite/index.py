@@ -14,6 +14,7 @@ from spool.model import Key
 from spool.store.sqlite import audit, grants, inventory, limits, sessions, uploads
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
+from spool.store.sqlite.hiding import Hiding, take
 from spool.store.sqlite.pages import read_page
 from spool.store.sqlite.rows import (
     ANSWER,
@@ -85,7 +86,7 @@ async def open_sqlite(
     return SqliteIndex(await open_database(path, connected, shared=shared), scan=scan)
 
 
-class SqliteIndex(Sharing):
+class SqliteIndex(Sharing, Hiding):
     """An Index in one database."""
 
     def __init__(self, db: Database, *, scan: int) -> None:
@@ -139,9 +140,8 @@ class SqliteIndex(Sharing):
 
     async def remove(self, id: FileId, by: By | None = None) -> File:
         def operation(connection: Connection) -> File:
-            file = _file(connection, id)
+            file = take(connection, id)
             audit.append(connection, by, "file.deleted", id, audit.deleted(file))
-            connection.execute("DELETE FROM files WHERE id = ?", (id,))
             return file
 
         return await self._db.make_room(operation)
@@ -153,11 +153,12 @@ class SqliteIndex(Sharing):
     async def referenced(self, keys: Collection[Key]) -> set[Key]:
         await self._db.be_certain()  # or the caller might delete the blob of a row that comes back
         # As one JSON array, for the number of parameters is limited.
-        # One statement, so that no key falls between: an upload's row hands its key over to a file's.
-        sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?)) UNION ALL
-            SELECT key FROM uploads WHERE key IN (SELECT value FROM json_each(?)) AND state <> 'finished'"""
-        text = json.dumps(list(keys))
-        return {Key(key) for [key] in await self._db.rows(sql, text, text)}
+        # One statement, so that no key falls between: an upload's row hands its key over to a file's, and a file's is
+        # hidden and comes back.
+        sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?1)) UNION ALL
+            SELECT key FROM hidden WHERE key IN (SELECT value FROM json_each(?1)) UNION ALL
+            SELECT key FROM uploads WHERE key IN (SELECT value FROM json_each(?1)) AND state <> 'finished'"""
+        return {Key(key) for [key] in await self._db.rows(sql, json.dumps(list(keys)))}
 
     async def usage(self, owner: str) -> Usage:
         return await self._db.look(lambda connection: limits.usage(connection, owner))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from spool.model import Damage, File, FileId
 
+_NAMING: Final = ("files", "hidden")
+"""Whose rows name blobs for good."""
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # As the index has it. The plus keeps SQLite from seeing that the first term follows from the second, and dropping it.
 _TWINS = "substr(sha256, 1, 16) = substr(:sha256, 1, 16) AND +sha256 = :sha256 AND size = :size AND body IS NULL"
@@ -56,13 +58,17 @@ def by_key(connection: Connection, after: File | None, limit: int, bounds: tuple
 
 def mark(connection: Connection, key: Key, damage: Damage | None) -> Sequence[File]:
     """See `Inventory.mark`."""
-    sql = f"UPDATE files SET damage = ? WHERE key = ? AND damage IS NOT ? RETURNING {FILE}"
-    return [to_file(row) for row in connection.execute(sql, (damage, key, damage)).fetchall()]
+    rows = []
+    for table in _NAMING:
+        sql = f"UPDATE {table} SET damage = ? WHERE key = ? AND damage IS NOT ? RETURNING {FILE}"
+        rows += connection.execute(sql, (damage, key, damage)).fetchall()
+    return [to_file(row) for row in rows]
 
 
 def heal(connection: Connection, key: Key, sound: Key) -> None:
     """See `Inventory.heal`."""
-    connection.execute("UPDATE files SET key = ?, damage = NULL WHERE key = ?", (sound, key))
+    for table in _NAMING:
+        connection.execute(f"UPDATE {table} SET key = ?, damage = NULL WHERE key = ?", (sound, key))
 
 
 def totals(connection: Connection) -> Totals:
@@ -109,6 +115,7 @@ def drift(connection: Connection) -> Drift:
     usage = """
         SELECT owner, sum(files), sum(size) FROM (
             SELECT owner, 1 AS files, size FROM files
+            UNION ALL SELECT owner, 1, size FROM hidden
             UNION ALL SELECT owner, 0, kept FROM uploads
             UNION ALL SELECT owner, -files, -size FROM usage
         ) GROUP BY owner HAVING sum(files) <> 0 OR sum(size) <> 0

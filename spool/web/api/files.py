@@ -115,9 +115,28 @@ _DELETE: Final = Operation(
     method="DELETE",
     path="/files/{id}",
     summary="Delete a file",
+    text="With `undo` it is hidden at once, and whole until `storage.undo_grace` is over. Without, it is gone for "
+    "good, also if it was hidden.",
+    access="delete",
+    parameters=(
+        _ID,
+        replace(query("undo", "Present: it can be brought back, unless the server has no grace."), example=""),
+    ),
+    answers=(
+        Answer(204, "The file is gone, durably."),
+        Answer(202, "The file is hidden, durably.", {"application/json": ref("Hidden")}),
+    ),
+    raises=(NotFound, StorageFull),
+)
+_UNDO: Final = Operation(
+    id="undoDelete",
+    method="POST",
+    path="/files/{id}/undo",
+    summary="Bring back a file that was deleted with `undo`",
+    text="With its id, its record and its links. 404 once its grace is over.",
     access="delete",
     parameters=(_ID,),
-    answers=(Answer(204, "The file is gone, durably."),),
+    answers=(Answer(204, "The file is there again, durably."),),
     raises=(NotFound, StorageFull),
 )
 _CONTENT: Final = Operation(
@@ -187,6 +206,7 @@ ONE: Final = Group(
         head(_SHOW),
         _CHANGE,
         _DELETE,
+        _UNDO,
         _CONTENT,
         head(_CONTENT),
         MEDIA,

@@ -175,6 +175,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "Change": _CHANGE,
+    "Hidden": _object({"id": TEXT, "undo_until": _told("Until then it can be brought back.", TIME)}),
     "Receipt": _RECEIPT,
     "Receipts": _object({"files": {"type": "array", "items": ref("Receipt"), "minItems": 1}}),
     "Invitation": _INVITATION,

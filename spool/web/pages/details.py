@@ -102,7 +102,7 @@ def _changes(request: web.Request, file: File) -> Html:
     delete = tag(
         "form",
         tag("input", type="hidden", name="id", value=file.id),
-        tag("button", "Delete…", class_="danger"),
+        tag("button", "Delete" if request.app[SITE].undo_grace else "Delete…", class_="danger"),
         method="post",
         action=action(request, "/delete"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qs
 
 from spool.errors import BadRequest, BadType, NotFound
@@ -19,11 +19,13 @@ from spool.web.site import SITE
 from spool.web.upload import store_form
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from aiohttp import web
 
     from spool.model import File
+
+T = TypeVar("T")
 
 _MAX_SIZE: Final = 64 * 1024
 MOST_CHOSEN: Final = 500
@@ -66,23 +68,38 @@ async def rename(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
-    """`POST /delete`: deletes the files that are chosen, once that is confirmed; those that are gone are no error."""
-    fields = await read_form(request)
-    catalog, found = request.app[SITE].catalog, []
-    for id in fields.get("id", []):  # noqa: A001
+    """`POST /delete`: deletes the files that are chosen; those that are gone are no error.
+
+    What cannot be undone, because there is no grace or with `final`, it does once that is confirmed.
+    """
+    fields, site = await read_form(request), request.app[SITE]
+    ids = [FileId(id) for id in fields.get("id", [])]  # noqa: A001
+    if site.undo_grace and "final" not in fields:
+        await _each(ids, lambda id: site.catalog.hide(id, site.undo_grace, by(request)))  # noqa: A006
+        return see_other("/")
+    if "confirmed" in fields:
+        await _each(ids, lambda id: site.catalog.delete(id, by(request)))  # noqa: A006
+        return see_other("/")
+    found = await _each(ids, site.catalog.file)
+    return _ask(request, found) if found else see_other("/")
+
+
+async def undo(request: web.Request) -> web.StreamResponse:
+    """`POST /undo`: brings back the files that are named, as far as they still can be."""
+    fields, site = await read_form(request), request.app[SITE]
+    await _each(map(FileId, fields.get("id", [])), lambda id: site.catalog.restore(id, by(request)))  # noqa: A006
+    return see_other("/")
+
+
+async def _each(ids: Iterable[FileId], act: Callable[[FileId], Awaitable[T]]) -> list[T]:
+    """What `act` gave for each of those that are there."""
+    found = []
+    for id in ids:  # noqa: A001
         try:
-            found.append(
-                await _delete(request, FileId(id)) if "confirmed" in fields else await catalog.file(FileId(id))
-            )
+            found.append(await act(id))
         except NotFound:
             continue
-    if not found or "confirmed" in fields:
-        return see_other("/")
-    return _ask(request, found)
-
-
-async def _delete(request: web.Request, id: FileId) -> File:
-    return await request.app[SITE].catalog.delete(id, by(request))
+    return found
 
 
 def _ask(request: web.Request, files: Sequence[File]) -> web.Response:
@@ -90,6 +107,7 @@ def _ask(request: web.Request, files: Sequence[File]) -> web.Response:
     form = tag(
         "form",
         *(tag("input", type="hidden", name="id", value=file.id) for file in files),
+        tag("input", type="hidden", name="final", value="1"),
         tag("button", "Delete", name="confirmed", value="1", class_="danger"),
         tag("a", "Keep", href="/", class_="button"),
         method="post",

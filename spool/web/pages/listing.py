@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
-from spool.errors import BadRequest
+from spool.errors import BadRequest, NotFound
 from spool.model import FileQuery, Page
 from spool.web.auth import PRINCIPAL
 from spool.web.download import is_shown_in_place
 from spool.web.fields import parse_time
 from spool.web.files import MAX_PATTERN
-from spool.web.pages import words
+from spool.web.pages import deleted, words
 from spool.web.pages.html import tag
 from spool.web.pages.layout import action, page
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import web
 
-    from spool.model import File, Principal, Sort
+    from spool.model import File, FileId, Principal, Sort
     from spool.web.pages.html import Html
 
 _LIMIT: Final = 50
@@ -37,7 +40,9 @@ _SORTS: Final[dict[str, tuple[str, Sort, bool]]] = {
     "name": ("By name", "filename", False),
     "largest": ("Largest first", "size", True),
 }
-_PARAMETERS: Final = ("q", "kind", "sort", "limit", "cursor", "since")
+_PARAMETERS: Final = ("q", "kind", "sort", "limit", "cursor", "since", "changes")
+_MOST_CHANGES: Final = 200
+"""Files that changed, of which one answer tells."""
 
 
 class _Asked(NamedTuple):
@@ -49,6 +54,7 @@ class _Asked(NamedTuple):
     limit: str | None
     cursor: str | None
     since: str | None
+    changes: str | None
 
     def query(self) -> FileQuery:
         _, sort, descending = _SORTS[self.sort]
@@ -73,13 +79,12 @@ class _Asked(NamedTuple):
 async def show(request: web.Request) -> web.StreamResponse:
     """`GET /`: for each principal what it may do, and the list for those that may read."""
     who, asked = request[PRINCIPAL], _parse(request)
-    found = await _find(request, asked) if may(who, "read") else None
     return page(
         request,
         "Spool",
         tag("h1", "Files", class_="hidden"),
         _drop_zone(request) if may(who, "upload") else None,
-        None if found is None else _files(request, asked, found),
+        *(await _stored(request, asked) if may(who, "read") else ()),
         tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
         scripts=("tus.min.js", "app.js"),
     )
@@ -93,12 +98,35 @@ def may(who: Principal, scope: str) -> bool:
 def _parse(request: web.Request) -> _Asked:
     given = {name: request.query.get(name) or None for name in _PARAMETERS}
     q, kind, sort = given["q"] or "", given["kind"] or "", given["sort"] or "newest"
-    asked = _Asked(q, kind, sort, given["limit"], given["cursor"], given["since"])
+    asked = _Asked(q, kind, sort, given["limit"], given["cursor"], given["since"], given["changes"])
     if len(asked.q) > MAX_PATTERN or "\0" in asked.q:
         raise BadRequest(f"what is searched for is longer than {MAX_PATTERN} characters, or holds a NUL")
     if asked.kind not in ("", *_KINDS) or asked.sort not in _SORTS or asked.limit not in (None, *_LIMITS):
         raise BadRequest("there is no such kind of files, no such order, or no page of this size")
+    if not re.fullmatch(r"\d{1,18}", asked.changes or "0", re.ASCII):
+        raise BadRequest("changes is not a number that an earlier page has told")
     return asked
+
+
+async def _stored(request: web.Request, asked: _Asked) -> tuple[Html | None, ...]:
+    """What is there, and what was. The changes are asked for first, so that none falls between."""
+    site = request.app[SITE]
+    after = None if asked.changes is None else int(asked.changes)
+    changes = await site.catalog.changes(after, _MOST_CHANGES)
+    found = await _find(request, asked)
+    hidden = await deleted.section(request) if may(request[PRINCIPAL], "delete") else None
+    return hidden, _files(request, asked, found, changes.position), await _changed(request, changes.ids)
+
+
+async def _changed(request: web.Request, ids: Sequence[FileId]) -> Html | None:
+    """For a page that is open: the rows of these files as they are now, and which of them are gone."""
+    rows, gone = [], []
+    for id in ids:  # noqa: A001
+        try:
+            rows.append(row(request, await request.app[SITE].catalog.file(id)))
+        except NotFound:
+            gone.append(id)
+    return tag("ul", *rows, id="changed", hidden=True, data_gone=" ".join(gone)) if ids else None
 
 
 async def _find(request: web.Request, asked: _Asked) -> Page[File]:
@@ -142,8 +170,8 @@ def _drop_zone(request: web.Request) -> Html:
     )
 
 
-def _files(request: web.Request, asked: _Asked, found: Page[File]) -> Html:
-    who = request[PRINCIPAL]
+def _files(request: web.Request, asked: _Asked, found: Page[File], position: int) -> Html:
+    who, grace = request[PRINCIPAL], request.app[SITE].undo_grace
     rows = [row(request, file) for file in found.items]
     nothing = "Nothing matches." if asked.q or asked.kind else "Nothing here yet."
     delete = tag(
@@ -159,12 +187,16 @@ def _files(request: web.Request, asked: _Asked, found: Page[File]) -> Html:
         action="/files.zip",
         class_="actions",
     )
-    more = tag("a", "More files", href=asked.address(cursor=found.next), rel="next", id="more")
+    more = tag("a", "More files", href=asked.address(cursor=found.next, changes=None), rel="next", id="more")
+    list_ = tag(
+        "ul", *rows, id="files", class_="files", data_live=asked.sort == "newest", data_changes=position,
+        data_grace=int(grace.total_seconds()) or None, aria_label="Stored files",
+    )  # fmt: skip
     return tag(
         "section",
         tag("h2", "Stored files", class_="hidden"),
         _finder(asked),
-        tag("ul", *rows, id="files", class_="files", data_live=asked.sort == "newest", aria_label="Stored files"),
+        list_,
         None if rows else tag("p", nothing, class_="dim empty", id="empty"),
         tag("p", more) if found.next else None,
         chosen if rows else tag("div", chosen, hidden=True),
@@ -210,6 +242,7 @@ def row(request: web.Request, file: File) -> Html:
         tag("div", download if file.damage is None else None, class_="row-actions"),
         data_id=file.id,
         data_created=f"{file.created_at:%Y-%m-%dT%H:%M:%S.%fZ}",
+        data_expires=f"{file.expires_at:%Y-%m-%dT%H:%M:%S.%fZ}" if file.expires_at else None,
     )
 
 

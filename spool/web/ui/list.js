@@ -1,11 +1,11 @@
-// The list: more of it as the reader scrolls, new files as they come, many at once, and deletion that can be undone.
+// The list: more of it as the reader scrolls, what changes as it changes, many at once, and deletion that can be undone.
 // Rows are always the server's own HTML, read from the page it would give without any script.
 
-import { announce, element, formToken, localize } from "./words.js";
+import { announce, duration, element, formToken, localize } from "./words.js";
 
 const EVERY = 5000;
 const MOST = 200; // files that the list grows by
-const GRACE = 6000;
+const SHOWN = 15000; // milliseconds for which undoing is offered at the bottom; after that, among the deleted files
 const MOST_PAGES = 40; // of new files in one look
 const OVERLAP = 1000; // what is committed at once may become visible in another order than its times tell
 
@@ -19,7 +19,9 @@ export function begin(list) {
 
 class Files {
   constructor(list) {
-    Object.assign(this, { list, live: list.hasAttribute("data-live"), pending: null, looking: false });
+    const grace = Number(list.dataset.grace ?? 0);
+    Object.assign(this, { list, grace, live: list.hasAttribute("data-live"), offered: null, looking: false });
+    this.gone = new Set(); // of which a page may tell that was on its way
     this.known = new Map([...list.children].map((row) => [row.dataset.id, row]));
     this.offerDelete(list);
   }
@@ -32,7 +34,7 @@ class Files {
 
   // Rows of a page that are not there yet, in its order.
   fresh(page) {
-    const rows = [...page.querySelectorAll("#files > li")].filter((row) => !this.known.has(row.dataset.id));
+    const rows = [...page.querySelectorAll("#files > li")].filter((row) => !this.known.has(row.dataset.id) && !this.gone.has(row.dataset.id));
     for (const row of rows) { document.adoptNode(row); this.known.set(row.dataset.id, row); localize(row); this.offerDelete(row); }
     return rows;
   }
@@ -66,18 +68,23 @@ class Files {
   }
 
   // Puts what is new on top. In another order than newest first its place is not known, so that it waits for a reload.
+  // What was changed or deleted elsewhere, or brought back, is so here, in any order.
   async look() {
-    if (!this.live || this.looking) return;
+    if (this.looking) { this.again = true; return; }
     this.looking = true;
+    this.again = false;
     try {
       const address = new URL(location.href);
       address.searchParams.delete("cursor");
-      address.searchParams.set("limit", MOST);
-      const newest = this.list.firstElementChild?.dataset.created;
+      address.searchParams.set("limit", this.live ? MOST : 50);
+      address.searchParams.set("changes", this.list.dataset.changes);
+      const newest = this.live && this.list.firstElementChild?.dataset.created;
       if (newest) address.searchParams.set("since", new Date(new Date(newest) - OVERLAP).toISOString());
       const rows = [];
       for (let next = address, pages = 0; next && pages < MOST_PAGES; pages += 1) {
         const page = await this.page(next);
+        if (pages === 0) this.apply(page);
+        if (!this.live) break;
         rows.push(...this.fresh(page));
         next = page.getElementById("more")?.getAttribute("href");
       }
@@ -88,6 +95,44 @@ class Files {
       document.querySelector("[hidden] > #chosen")?.parentElement.removeAttribute("hidden");
       announce(rows.length === 1 ? `New: ${rows[0].querySelector(".name").textContent}` : `${rows.length} new files`);
     } catch { /* the server is away; the next look may find it */ } finally { this.looking = false; }
+    if (this.again) await this.look();
+  }
+
+  // What has become of files since the last look.
+  apply(page) {
+    this.list.dataset.changes = page.getElementById("files").dataset.changes;
+    const changed = page.getElementById("changed");
+    for (const id of changed?.dataset.gone.split(" ") ?? []) {
+      this.gone.add(id);
+      if (this.known.has(id)) this.hide(this.known.get(id));
+    }
+    for (const row of [...(changed?.children ?? [])]) this.put(document.adoptNode(row));
+    for (const row of this.list.children) if (Date.parse(row.dataset.expires) <= Date.now()) this.hide(row);
+    const [before, after] = [document.getElementById("deleted"), page.getElementById("deleted")];
+    if (before?.dataset.ids !== after?.dataset.ids) {
+      if (after) { after.open = before?.open ?? false; localize(after); }
+      if (before && after) before.replaceWith(document.adoptNode(after));
+      else if (after) this.list.parentElement.before(document.adoptNode(after));
+      else before.remove();
+    }
+    this.count();
+  }
+
+  // A row as it is now, in its place; one that was not here goes where its time says.
+  put(row) {
+    const before = this.known.get(row.dataset.id);
+    this.gone.delete(row.dataset.id);
+    const place = before ?? [...this.list.children].find((each) => each.dataset.created < row.dataset.created);
+    const filtered = ["q", "kind"].some((name) => new URL(location).searchParams.get(name));
+    if (!before && (!place || !this.live || filtered)) return;
+    localize(row);
+    this.offerDelete(row);
+    this.known.set(row.dataset.id, row);
+    if (!before) { place.before(row); return; }
+    row.querySelector("input").checked = before.querySelector("input").checked;
+    const held = before.contains(document.activeElement);
+    before.replaceWith(row);
+    if (held) row.querySelector(".name").focus();
   }
 
   choose() {
@@ -95,7 +140,7 @@ class Files {
     const remove = form.querySelector(".danger");
     document.addEventListener("change", (event) => { if (event.target.name === "id") this.count(); });
     form.addEventListener("submit", (event) => {
-      if (event.submitter !== remove) return;
+      if (event.submitter !== remove || this.asking) return;
       event.preventDefault();
       this.remove(this.chosen());
     });
@@ -122,51 +167,77 @@ class Files {
     }
   }
 
-  // The files are hidden at once, and whole until the grace is over: then, or when the page is left, they are deleted.
-  remove(rows) {
+  // The server hides the files at once, and keeps them whole until the grace is over.
+  async remove(rows) {
     if (!rows.length) return;
-    this.settle();
-    const last = rows.at(-1).nextElementSibling ?? rows[0].previousElementSibling;
-    for (const row of rows) { row.hidden = true; row.querySelector("input").checked = false; }
+    if (!this.grace) { this.ask(rows); return; }
+    this.withdraw();
+    for (const row of rows) this.hide(row);
     this.count();
+    const shown = [...this.list.children].filter((row) => !row.hidden);
+    const last = shown.find((row) => rows.at(-1).compareDocumentPosition(row) & 4) ?? shown.at(-1); // 4: it follows
     const text = rows.length === 1 ? `${rows[0].querySelector(".name").textContent} deleted` : `${rows.length} files deleted`;
+    const deleted = this.send(rows, "DELETE", "?undo", [202, 204, 404]);
+    this.offer(rows, text, last, deleted);
+    const failed = await deleted;
+    for (const row of failed) row.hidden = false;
+    if (failed.length) announce(`${failed.length} could not be deleted`);
+    if (failed.length === rows.length) this.withdraw();
+    this.look();
+  }
+
+  hide(row) { row.hidden = true; row.querySelector("input").checked = false; } // it stays, for it may come back
+
+  // Nothing can be undone here: the server's own page asks first.
+  ask(rows) {
+    for (const row of this.list.children) row.querySelector("input").checked = rows.includes(row);
+    const form = document.getElementById("chosen");
+    this.asking = true;
+    form.requestSubmit(form.querySelector(".danger"));
+    this.asking = false;
+  }
+
+  // One request for each row; those whose was not answered so.
+  async send(rows, method, what, wanted) {
+    const failed = [];
+    await Promise.all(rows.map(async (row) => {
+      try {
+        const answer = await fetch(`/files/${row.dataset.id}${what}`, { method, headers: formToken(), keepalive: true });
+        if (!wanted.includes(answer.status)) failed.push(row);
+      } catch { failed.push(row); }
+    }));
+    return failed;
+  }
+
+  offer(rows, text, last, deleted) {
     const undo = element("button", { type: "button" }, "Undo");
     const bar = element("div", { id: "undo" }, element("span", {}, text), undo);
     bar.setAttribute("role", "group");
     bar.setAttribute("aria-label", text);
     document.getElementById("main").append(bar);
     undo.focus();
-    undo.addEventListener("click", () => this.restore());
-    announce(`${text}. Undo is possible for six seconds.`);
-    this.pending = { rows, bar, last, timer: setTimeout(() => this.settle(), GRACE) };
-    window.addEventListener("pagehide", this.leaving ??= () => this.settle(), { once: false });
+    undo.addEventListener("click", () => this.restore(rows, deleted));
+    announce(`${text}. It can be undone for ${duration(this.grace)}.`);
+    this.offered = { bar, last, timer: setTimeout(() => this.withdraw(), SHOWN) };
   }
 
-  restore() {
-    const { rows, bar, timer } = this.pending;
+  withdraw() {
+    if (!this.offered) return;
+    const { bar, last, timer } = this.offered;
     clearTimeout(timer);
-    this.pending = null;
-    for (const row of rows) row.hidden = false;
-    bar.remove();
-    rows[0].querySelector(".name").focus();
-    announce("Not deleted");
-  }
-
-  async settle() {
-    if (!this.pending) return;
-    const { rows, bar, last, timer } = this.pending;
-    clearTimeout(timer);
-    this.pending = null;
+    this.offered = null;
     if (bar.contains(document.activeElement)) last?.querySelector(".name")?.focus();
     bar.remove();
-    const failed = [];
-    await Promise.all(rows.map(async (row) => {
-      try {
-        const answer = await fetch(`/files/${row.dataset.id}`, { method: "DELETE", headers: formToken(), keepalive: true });
-        if (!answer.ok && answer.status !== 404) throw new Error(`answered with ${answer.status}`);
-        row.remove(); // but stays known, or a look that was on its way would bring it back
-      } catch { row.hidden = false; failed.push(row); }
-    }));
-    if (failed.length) announce(`${failed.length} could not be deleted`);
+  }
+
+  async restore(rows, deleted) {
+    this.withdraw();
+    await deleted;
+    const failed = await this.send(rows, "POST", "/undo", [204]);
+    const back = rows.filter((row) => !failed.includes(row)).map((row) => this.known.get(row.dataset.id));
+    for (const row of back) { row.hidden = false; this.gone.delete(row.dataset.id); }
+    back[0]?.querySelector(".name").focus();
+    this.look();
+    announce(failed.length ? `${failed.length} could not be brought back` : "Not deleted");
   }
 }

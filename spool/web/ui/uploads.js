@@ -106,6 +106,7 @@ class Item {
       retryDelays: RETRIES,
       removeFingerprintOnSuccess: true,
       onShouldRetry: (error) => !FINAL.includes(error.originalResponse?.getStatus()),
+      onUploadUrlAvailable: () => { this.upload.url = here(this.upload.url); },
       onProgress: (sent) => this.progress(sent),
       onError: (error) => this.fail(error),
       onSuccess: () => this.finish(),
@@ -193,6 +194,9 @@ class Item {
     if (held) this.buttons.querySelector("button")?.focus(); // the keyboard stays where it was
   }
 }
+
+// The upload at the origin by which the reader came: `server.base_url` may name another, to which no page of ours sends.
+const here = (url) => new URL(new URL(url, location).pathname, location).href;
 
 // The sentence of the problem that the server answered with.
 function reason(error) {
