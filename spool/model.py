@@ -32,7 +32,18 @@ no record names; what is no blob; an upload that misses staged bytes."""
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
-Act = Literal["file.changed", "file.deleted", "token.created", "token.revoked", "limit.set", "limit.cleared"]
+Act = Literal[
+    "file.changed",
+    "file.deleted",
+    "token.created",
+    "token.revoked",
+    "limit.set",
+    "limit.cleared",
+    "grant.created",
+    "grant.revoked",
+    "link.created",
+    "link.revoked",
+]
 """What the audit log tells of. That a file was stored its record tells, and what was done by rule the log."""
 Via = Literal["http", "command", "server"]
 """By a request, by a command on the machine, or by the server itself."""
@@ -303,7 +314,7 @@ class Entry:
     request_id: str | None
     act: Act
     subject: str
-    """The id of the file or token, or the name of the principal."""
+    """The id of the file, token, grant or link, or the name of the principal."""
     detail: Mapping[str, object]
 
 
