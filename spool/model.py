@@ -32,18 +32,8 @@ no record names; what is no blob; an upload that misses staged bytes."""
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
-Act = Literal[
-    "file.changed",
-    "file.deleted",
-    "token.created",
-    "token.revoked",
-    "limit.set",
-    "limit.cleared",
-    "grant.created",
-    "grant.revoked",
-    "link.created",
-    "link.revoked",
-]
+_Shared = Literal["grant.created", "grant.revoked", "link.created", "link.revoked"]
+Act = Literal["file.changed", "file.deleted", "token.created", "token.revoked", "limit.set", "limit.cleared", _Shared]
 """What the audit log tells of. That a file was stored its record tells, and what was done by rule the log."""
 Via = Literal["http", "command", "server"]
 """By a request, by a command on the machine, or by the server itself."""
@@ -287,8 +277,7 @@ class Allowance:
         """What it is where the override says nothing else."""
         if override is None:
             return self
-        members = [f.name for f in fields(self)]
-        return replace(self, **{n: value for n in members if (value := getattr(override, n)) is not None})
+        return replace(self, **{f.name: v for f in fields(self) if (v := getattr(override, f.name)) is not None})
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,13 +117,14 @@ async def list_grants(request: web.Request) -> web.Response:
     if unknown:
         raise BadRequest("the only parameter that is known is cursor")
     owner = None if "admin" in who.scopes else who.name
-    after = await _cursor(request) if "cursor" in request.query else None
+    after = await cursor(request) if "cursor" in request.query else None
     grants = await site.index.grants(owner, after, PAGE)
     following = grants[-1].id if len(grants) == PAGE else None
     return web.json_response({"grants": [show_grant(grant) for grant in grants], "next": following})
 
 
-async def _cursor(request: web.Request) -> Grant:
+async def cursor(request: web.Request) -> Grant:
+    """The grant that the query names as the last of the page before. Raises BadRequest."""
     try:
         grant = await request.app[SITE].index.grant(GrantId(clean(request.query["cursor"])))
         require_grant_owner(request[PRINCIPAL], grant)
