@@ -10,10 +10,10 @@ from spool.units import SIZE
 from spool.web import grants
 from spool.web.auth import PRINCIPAL
 from spool.web.pages import words
+from spool.web.pages.bounds import DEFAULT, lasting, parse_count, parse_lasting
 from spool.web.pages.copying import told_once
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import join, tag
-from spool.web.pages.lasting import DEFAULT, lasting, parse_lasting
 from spool.web.pages.layout import action, may, page, see_other
 from spool.web.site import SITE
 
@@ -76,7 +76,7 @@ def _document(fields: Fields, now: datetime) -> dict[str, object]:
     document: dict[str, object] = {
         "note": _first(fields, "note").strip(),
         "expires_at": parse_lasting(_first(fields, "lasts") or DEFAULT, now),
-        "max_files": _number(_first(fields, "max_files")),
+        "max_files": parse_count("the number of files", _first(fields, "max_files"), MAX_GRANT_FILES),
         "max_size": _size("the most bytes in all", _first(fields, "max_size")),
         "max_file_size": _size("the largest file", _first(fields, "max_file_size")),
         "types": [glob for glob in _KINDS if glob in fields.get("kind", [])] + others,
@@ -87,14 +87,6 @@ def _document(fields: Fields, now: datetime) -> dict[str, object]:
 
 def _first(fields: Fields, name: str) -> str:
     return fields.get(name, [""])[0]
-
-
-def _number(text: str) -> int | None:
-    if not text.strip():
-        return None
-    if not (text.strip().isascii() and text.strip().isdigit() and len(text) < 20):  # noqa: PLR2004
-        raise BadRequest("the number of files is not a number")
-    return int(text)
 
 
 def _size(what: str, text: str) -> int | None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spool.errors import BadRequest, Forbidden
+from spool.errors import Forbidden
 from spool.model import FileId
 from spool.policy import require_link_owner
 from spool.web import links
 from spool.web.auth import PRINCIPAL
 from spool.web.links import MAX_DOWNLOADS
 from spool.web.pages import words
+from spool.web.pages.bounds import DEFAULT, lasting, parse_count, parse_lasting
 from spool.web.pages.copying import told_once
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import tag
-from spool.web.pages.lasting import DEFAULT, lasting, parse_lasting
 from spool.web.pages.layout import action, page, see_other
 from spool.web.site import SITE
 
@@ -53,10 +53,7 @@ async def make(request: web.Request) -> web.StreamResponse:
     fields = await read_form(request)
     lasts, most = (fields.get(name, [""])[0].strip() for name in ("lasts", "max_downloads"))
     document: dict[str, object] = {"expires_at": parse_lasting(lasts or DEFAULT, request.app[SITE].clock())}
-    if most:
-        if not (most.isascii() and most.isdigit() and len(most) < 20):  # noqa: PLR2004
-            raise BadRequest("the number of downloads is not a number")
-        document["max_downloads"] = int(most)
+    document["max_downloads"] = parse_count("the number of downloads", most, MAX_DOWNLOADS)
     link, address = await links.add(request, file, document)
     made = tag(
         "section",

@@ -1,4 +1,4 @@
-"""How long a grant or a link works, as a form asks for it."""
+"""The bounds of a grant or a link, as forms ask for them."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def parse_lasting(value: str, now: datetime) -> str:
     if value not in _SPANS:
         raise BadRequest("there is no such time to choose")
     return (now + _SPANS[value][1]).isoformat()
+
+
+def parse_count(what: str, text: str, most: int) -> int | None:
+    """How many, from 1 up; None if the field is empty. Raises BadRequest."""
+    text = text.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):  # noqa: PLR2004
+        raise BadRequest(f"{what} is not a number from 1 to {most:,}")
+    return int(text)
