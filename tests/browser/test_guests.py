@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import address, sample, sign_in, stored, throttle, token
+from tests.browser.conftest import INSECURE, address, sample, sign_in, stored, throttle, token
 from tests.process import curl, eventually
 from tests.web.conftest import PNG
 
@@ -177,6 +177,30 @@ def test_revocation_ends_a_running_upload_and_the_page_says_so(
     guest.reload()
     expect(guest.get_by_role("heading")).to_have_text("This link has ended")
     assert guest.evaluate("localStorage.length") == 0
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "plain"])
+def test_browser_that_does_not_trust_the_network_is_known_by_its_origin(
+    new_page: NewPage, server: Server, tmp_path: Path, *, scripts: bool
+) -> None:
+    """Without TLS it sends no `Sec-Fetch-Site`, and its `Origin` only if the page's policy lets it."""
+    path = invite(new_page(), **{"Pass_phrase_(optional)": "open sesame"})
+    guest = new_page(None, java_script_enabled=scripts)
+    guest.goto(server.url.replace("127.0.0.1", INSECURE) + path)
+    guest.get_by_label("Pass phrase").fill("open sesame")
+    with guest.expect_request(lambda request: request.method == "POST") as entered:
+        guest.get_by_role("button", name="Continue").click()
+    headers = entered.value.all_headers()
+    assert "sec-fetch-site" not in headers
+    assert path not in headers.get("referer", "")
+    sample(tmp_path / "a.bin", 5000)
+    guest.set_input_files("#picker", tmp_path / "a.bin")
+    if not scripts:
+        guest.get_by_role("button", name="Upload", exact=True).click()
+    expect(guest.locator("#sent > li")).to_have_count(1)
+    guest.get_by_role("button", name="Delete a.bin").click()
+    expect(guest.locator("#sent")).to_be_hidden()
+    assert server.files() == []
 
 
 class TestPlain:

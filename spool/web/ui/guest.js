@@ -24,7 +24,9 @@ function receipts() {
 }
 
 function keep(kept) {
-  if (kept.length) localStorage.setItem(KEY, JSON.stringify(kept.slice(-MOST))); else localStorage.removeItem(KEY);
+  try {
+    if (kept.length) localStorage.setItem(KEY, JSON.stringify(kept.slice(-MOST))); else localStorage.removeItem(KEY);
+  } catch { /* a browser that keeps nothing: the page shows the file as long as it is open */ }
 }
 
 // One that says where to delete the file is told once, with the answer to the upload's last byte.
