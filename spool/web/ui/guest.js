@@ -10,6 +10,7 @@ document.documentElement.classList.add("live");
 localize(document);
 const list = document.getElementById("sent");
 const form = document.getElementById("upload");
+let timer = null;
 if (list) start(); else if (document.getElementById("refusal")) forget();
 
 function start() {
@@ -63,12 +64,18 @@ async function remove(row, { action, elements }) {
     const next = row.nextElementSibling ?? row.previousElementSibling;
     row.remove();
     announce(`${name} is deleted`);
-    if (next) next.querySelector("button")?.focus(); else list.closest("section").hidden = true;
+    if (!next) list.closest("section").hidden = true;
+    (next?.querySelector("button") ?? document.getElementById("picker"))?.focus();
   } catch { announce(`${name} could not be deleted: the server cannot be reached`); }
 }
 
+// Many files may be stored, or refused, within a moment; all guests of a link share its requests.
+function look() {
+  timer ??= setTimeout(() => { timer = null; read(); }, 500);
+}
+
 // What the page says by now: what is left, or that the link has ended.
-async function look() {
+async function read() {
   try {
     const answer = await fetch(location.pathname, { headers: { Accept: "text/html" }, redirect: "error" });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
