@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -143,7 +143,7 @@ async def rebuild(config: Config, *, deep: bool, force: bool) -> int:
 
 
 async def _fill(blobs: LocalStore, index: SqliteIndex, *, deep: bool) -> Rebuilt:
-    with closing(MagicSniffer()) as sniffer:
+    async with aclosing(MagicSniffer()) as sniffer:
         return await reindex.run_once(blobs, index, sniffer, lambda line: print(line, file=sys.stderr), deep=deep)
 
 

@@ -216,7 +216,7 @@ async def run(config: Config) -> None:
         if not site.open_to_machine:
             await _make_first_token(index)
         await _serve(config, site, certificate, stop, told=told, sockets=sockets)
-    sniffer.close()
+    await sniffer.aclose()
     _log.info("server.stopped")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 try:
@@ -13,11 +11,17 @@ except ImportError:  # no libmagic on this system: the wheel brings one, and mus
 
     import magic
 
+from spool.batch import Batcher
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spool.ports import Sniffer
 
 _MOST = 64 * 1024
 """libmagic reads megabytes when given them, and learns nothing more from them about media."""
+_LOT = 16
+"""Heads that are looked at in one go: it ends with the last of them, and text can take milliseconds."""
 
 
 class MagicSniffer:
@@ -25,18 +29,24 @@ class MagicSniffer:
 
     def __init__(self) -> None:
         self._magic = magic.Magic(mime=True)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sniff")
+        self._batcher: Batcher[bytes, str] = Batcher("sniff", self._sniff, most=_LOT)
 
     async def sniff(self, head: bytes) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._sniff, head[:_MOST])
+        return await self._batcher.submit(head[:_MOST])
 
-    def _sniff(self, head: bytes) -> str:
-        media_type: str = self._magic.from_buffer(head)
+    def _sniff(self, heads: Sequence[bytes]) -> list[str | BaseException]:
+        return [self._attempt(head) for head in heads]
+
+    def _attempt(self, head: bytes) -> str | BaseException:
+        try:
+            media_type: str = self._magic.from_buffer(head)
+        except magic.MagicException as error:
+            return error
         return media_type
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Ends the thread."""
-        self._thread.shutdown()
+        await self._batcher.aclose()
 
 
 if TYPE_CHECKING:

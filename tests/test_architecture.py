@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("model", "errors", "units"),
-    ("sharing",),
+    ("sharing", "batch"),
     ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics", "systemd"),
     ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates", "guests"),
     ("resumption",),
@@ -28,7 +28,7 @@ FLOORS = (
 """Who is below whom. A module sees the floors below its own; for types only, also its own."""
 ANNEXES = {
     "protocol": {"model", "errors"},
-    "store": {"model", "errors", "sharing", "ports"},
+    "store": {"model", "errors", "sharing", "batch", "ports"},
     "client": {"model", "errors", "units"},
 }
 """Rooms that stand beside the floors, and all that they see."""

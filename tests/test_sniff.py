@@ -8,6 +8,7 @@ import struct
 import wave
 import zipfile
 import zlib
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from spool.sniff import MagicSniffer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
 
 def png() -> bytes:
@@ -56,10 +57,9 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>Spool</title></head><body></body></
 
 
 @pytest.fixture
-def sniffer() -> Iterator[MagicSniffer]:
-    sniffer = MagicSniffer()
-    yield sniffer
-    sniffer.close()
+async def sniffer() -> AsyncIterator[MagicSniffer]:
+    async with aclosing(MagicSniffer()) as sniffer:
+        yield sniffer
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
+from socket import AF_INET, AF_INET6, SO_RCVLOWAT, SOL_SOCKET
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from spool.errors import BadRequest, CutOff, ExpectationFailed, RequestTimeout, 
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from spool.config import Limits
@@ -23,6 +25,12 @@ _FAST: Final = 128 * 1024
 """Bytes that came at once from a client that is read from in larger steps from then on."""
 _READS: Final = (256 * 1024, 512 * 1024)
 """What asyncio asks of a socket, and twice as much: with still more, what was read has left the processor's cache."""
+_PROMPT: Final = 16 * 1024
+"""Bytes that are read as they come: a type, for one, is to be refused at once."""
+_GATHERED: Final = 256 * 1024
+"""Bytes of a slower client that are worth waking up for."""
+_LONGEST: Final = 1.0
+"""Seconds after which fewer will do."""
 
 
 async def defer_expectation(_request: web.Request) -> None:
@@ -46,7 +54,8 @@ class Body:
         self._max_size = max_size
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
-        self._pace = _Pace(limits, self.interrupt)
+        self._gathering = _Gathering(request.transport)
+        self._pace = _Pace(limits, self.interrupt, self._gathering.stop)
         self._metrics = request.app[SITE].metrics
         self._interruption: Exception | None = None
         self.size = 0
@@ -67,6 +76,7 @@ class Body:
         try:
             while not content.at_eof():
                 ending: Exception | None = None
+                self._gather()
                 try:
                     with self._pace.waiting(), _readable():
                         chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
@@ -80,8 +90,14 @@ class Body:
                     raise ending
         finally:
             self._pace.stop()
+            self._gathering.stop()
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
+
+    def _gather(self) -> None:
+        if self._declared is not None and self.size >= _PROMPT:
+            enough = min(_GATHERED, self._request.app[SITE].ingest.batch_size())
+            self._gathering.start(min(enough, self._declared - self.size))
 
     def interrupt(self, error: Exception) -> None:
         """What has arrived is still given out, and then `error` is raised in the place of the rest."""
@@ -125,13 +141,42 @@ def _readable() -> Iterator[None]:
         raise CutOff("the connection was lost") from error
 
 
+class _Gathering:
+    """Has the kernel wake us only for so many bytes, and not for each segment: SO_RCVLOWAT, socket(7).
+
+    It wakes us as well when the client is gone, or when it has no more room. Only TCP does all of that; and only
+    without TLS, of which we may hold half a record, is it known how many bytes are still to come.
+    """
+
+    def __init__(self, transport: asyncio.Transport | None) -> None:
+        self._socket: TransportSocket | None = None
+        self._least = 1
+        if transport is not None and transport.get_extra_info("sslcontext") is None:
+            found: TransportSocket = transport.get_extra_info("socket")
+            if found.family in (AF_INET, AF_INET6):
+                self._socket = found
+
+    def start(self, least: int) -> None:
+        """From now on `least` bytes wake us; they must be certain to come, if the client does what it should."""
+        if self._socket is not None and least not in (0, self._least):
+            with suppress(OSError):  # it is closed: there is nothing to wait for
+                self._socket.setsockopt(SOL_SOCKET, SO_RCVLOWAT, least)
+            self._least = least
+
+    def stop(self) -> None:
+        """Any byte does, also those that are there."""
+        self.start(1)
+
+
 class _Pace:
     """Measures only the time spent waiting for the client: a slow disk of ours is not its fault."""
 
-    def __init__(self, limits: Limits, interrupt: Callable[[Exception], None]) -> None:
-        """`interrupt` is called when it has waited too long."""
+    def __init__(self, limits: Limits, interrupt: Callable[[Exception], None], hurry: Callable[[], None]) -> None:
+        """`interrupt` is called when it has waited too long, `hurry` every second before that."""
         self._interrupt = interrupt
+        self._hurry = hurry
         self._idle = limits.idle_timeout.total_seconds()
+        self._step = min(_LONGEST, self._idle / 4)
         self._window = limits.min_rate_window.total_seconds()
         self._rate = limits.min_rate
         self._waited = 0.0
@@ -144,11 +189,13 @@ class _Pace:
     def _look(self) -> None:
         """One timer does for all chunks: to set one for each would cost some."""
         now = self._loop.time()
-        end = min(self._since, now) + self._idle
-        if end <= now:
+        since = min(self._since, now)
+        if since + self._idle <= now:
             self._interrupt(RequestTimeout(f"nothing came for {self._idle:g} seconds", limit=int(self._idle)))
-            end = now + self._idle
-        self._timer = self._loop.call_at(end, self._look)
+            since = now
+        if since + self._step <= now:
+            self._hurry()
+        self._timer = self._loop.call_at(min(since + self._idle, now + self._step), self._look)
 
     def stop(self) -> None:
         """Nothing is waited for any more. Idempotent."""
@@ -161,7 +208,7 @@ class _Pace:
         """Meanwhile the client is waited for."""
         self._since = start = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(start + self._idle, self._look)
+            self._timer = self._loop.call_at(start + self._step, self._look)
         try:
             yield
         finally:

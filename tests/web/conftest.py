@@ -230,7 +230,7 @@ async def serve(tmp_path: Path, aiohttp_client: AiohttpClient) -> AsyncIterator[
             prepare: Callable[[web.Application], object] = lambda _: None,
         ) -> Spool:
             config, _ = load(None, {"storage.dir": str(tmp_path / "spool"), **(settings or {})}, {})
-            sniffer = stack.enter_context(closing(MagicSniffer()))
+            sniffer = await stack.enter_async_context(aclosing(MagicSniffer()))
             blobs = await stack.enter_async_context(aclosing(await open_blobs(config.storage.dir)))
             index = await stack.enter_async_context(aclosing(await open_index(config.storage.dir)))
             clock = Clock()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from spool.batch import Batcher
 from spool.errors import SpoolError, StorageFull, Unavailable
-from spool.store.batch import Batcher
 from spool.store.local.staged import FULL
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from spool.store.local.staged import StagedBlob
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Link:
     """A blob to make live."""
 
     key: Key
@@ -26,7 +28,7 @@ class Link(NamedTuple):
     """That it must have."""
     label: Label | None
     """What it is to carry."""
-    body: bytes | None = None
+    body: bytes | None = field(default=None, compare=False)  # or its bytes would be hashed to find it in a dict
     """All of it, if it is not staged but still to be written."""
 
 

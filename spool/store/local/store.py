@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from aiofiles.os import wrap
 
+from spool.batch import Batcher
 from spool.errors import NotFound, Unavailable
 from spool.model import FileId, Key, Label, Staged
-from spool.store.batch import Batcher
 from spool.store.local.copy import Taken, take
 from spool.store.local.labels import get_labels, set_label
 from spool.store.local.layout import Entry, Layout, probe_key, scan, strays

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from spool.batch import Batcher
 from spool.errors import SpoolError, StorageFull, Unavailable
-from spool.store.batch import Batcher
 from spool.store.sqlite.connection import (
     SPARE,
     checkpoint,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import spool
+from spool.batch import Batcher
 from spool.errors import NotFound, Unavailable
-from spool.store.batch import Batcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -203,7 +203,7 @@ def test_a_loop_that_is_closed_does_not_end_the_thread(flush: Flush) -> None:
 def test_a_lot_under_way_outlives_the_interpreter_s_last_line() -> None:
     script = """
 import asyncio, time
-from spool.store.batch import Batcher
+from spool.batch import Batcher
 
 def flush(lot):
     time.sleep(0.2)
