@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.process import Server
 
 SIZE: Final = 30 * 2**20
-RATE: Final = 10 * 2**20
+RATE: Final = 3 * 2**20
 PHONE: Final[dict[str, Any]] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 COPY: Final = ("clipboard-read", "clipboard-write")
 WIDTH: Final = "document.documentElement.scrollWidth"
@@ -166,7 +166,7 @@ def test_revocation_ends_a_running_upload_and_the_page_says_so(
     guest.set_input_files("#picker", tmp_path / "small.txt")
     expect(guest.locator("#sent > li")).to_have_count(1)
     sample(tmp_path / "large.bin", SIZE)
-    throttle(guest, RATE // 5)
+    throttle(guest, RATE)
     guest.set_input_files("#picker", tmp_path / "large.bin")
     started(guest)
     revoke(owner)
