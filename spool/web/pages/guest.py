@@ -94,7 +94,7 @@ def _bounds(site: Site, grant: Grant, came: Usage) -> Html:
         ("Each file", f"up to {words.size(each if not isinstance(size, int) else min(each, size))}"),
         ("Kinds of files", words.types(grant.types or site.policy.allow_types)),
         ("Until", words.time(grant.expires_at)),
-        ("Who sees them", "Whoever gave you this link. Others who have it see nothing of what you send."),
+        ("Who sees them", "Whoever gave you this link, and others with an account here. Other guests do not."),
     ]
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", text)) for name, text in rows), id="bounds", class_="card")
 
