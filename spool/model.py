@@ -31,9 +31,9 @@ FindingKind = Literal["index", "missing", "size", "digest", "sound", "orphan", "
 UploadState = Literal["open", "complete", "finished"]
 """Bytes are missing; all bytes are staged; they are a file. See `lifecycle`."""
 
-Act = Literal[
-    "file.changed", "file.deleted", "file.restored", "token.created", "token.revoked", "limit.set", "limit.cleared"
-]
+_Shared = Literal["grant.created", "grant.revoked", "link.created", "link.revoked"]
+_Ruled = Literal["token.created", "token.revoked", "limit.set", "limit.cleared"]
+Act = Literal["file.changed", "file.deleted", "file.restored", _Ruled, _Shared]
 """What the audit log tells of. That a file was stored its record tells, and what was done by rule the log."""
 Via = Literal["http", "command", "server"]
 """By a request, by a command on the machine, or by the server itself."""
@@ -276,8 +276,7 @@ class Allowance:
         """What it is where the override says nothing else."""
         if override is None:
             return self
-        members = [f.name for f in fields(self)]
-        return replace(self, **{n: value for n in members if (value := getattr(override, n)) is not None})
+        return replace(self, **{f.name: v for f in fields(self) if (v := getattr(override, f.name)) is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +302,7 @@ class Entry:
     request_id: str | None
     act: Act
     subject: str
-    """The id of the file or token, or the name of the principal."""
+    """The id of the file, token, grant or link, or the name of the principal."""
     detail: Mapping[str, object]
 
 

@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from spool.model import FileId, Grant, GrantId, Link, LinkId, Resumable, Usage
+    from spool.model import By, FileId, Grant, GrantId, Link, LinkId, Resumable, Usage
 
 
 class Grants(Protocol):
-    """Leave that owners have given to guests. Every verb is one transaction, durable when it returns."""
+    """Leave that owners have given to guests. Every verb is one transaction, durable when it returns.
 
-    async def add_grant(self, grant: Grant, secret_hash: str) -> None:
+    What is told by whom has its entry in the audit log, as `ports.Audit` says.
+    """
+
+    async def add_grant(self, grant: Grant, secret_hash: str, by: By | None = None) -> None:
         """The grant is known, under the hex SHA-256 of its secret."""
 
     async def grant_of(self, secret_hash: str) -> Grant | None:
@@ -26,13 +29,19 @@ class Grants(Protocol):
     async def grant(self, id: GrantId) -> Grant:
         """The same by its id. Raises NotFound."""
 
-    async def grants(self, owner: str | None, after: Grant | None, limit: int) -> Sequence[Grant]:
-        """At most `limit` grants of `owner`, or of all, oldest first, from the one after `after` on; no overrides."""
+    async def grants(
+        self, owner: str | None, after: Grant | None, limit: int, *, newest: bool = False
+    ) -> Sequence[Grant]:
+        """At most `limit` grants of `owner`, or of all, from the one after `after` on; no overrides.
 
-    async def revoke_grant(self, id: GrantId, now: datetime) -> Sequence[Resumable]:
+        The oldest come first, or the newest.
+        """
+
+    async def revoke_grant(self, id: GrantId, now: datetime, by: By | None = None) -> Sequence[Resumable]:
         """From now on `Files.finish` refuses what came by this grant, and it has no unfinished uploads.
 
-        Returns those that it had: their staged blobs are the caller's to delete. Idempotent. Raises NotFound.
+        Returns those that it had: their staged blobs are the caller's to delete. Idempotent; of one that was revoked
+        already the audit log tells nothing more. Raises NotFound.
         """
 
     async def grant_usage(self, id: GrantId) -> Usage:
@@ -45,10 +54,10 @@ class Grants(Protocol):
 class Links(Protocol):
     """Addresses at which single files are. Every verb is one transaction, durable when it returns.
 
-    A link goes with its file.
+    A link goes with its file. The audit log tells of links as of grants.
     """
 
-    async def add_link(self, link: Link, secret_hash: str) -> None:
+    async def add_link(self, link: Link, secret_hash: str, by: By | None = None) -> None:
         """The link is known, under the hex SHA-256 of its secret. Raises NotFound if there is no such file."""
 
     async def link_of(self, secret_hash: str) -> Link | None:
@@ -57,7 +66,7 @@ class Links(Protocol):
     async def links(self, file_id: FileId, limit: int) -> Sequence[Link]:
         """At most `limit` links of the file, newest first."""
 
-    async def revoke_link(self, id: LinkId, now: datetime) -> None:
+    async def revoke_link(self, id: LinkId, now: datetime, by: By | None = None) -> None:
         """`take_download` refuses from now on. Idempotent. Raises NotFound."""
 
     async def take_download(self, id: LinkId, size: int, downloads: int) -> None:

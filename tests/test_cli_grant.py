@@ -98,3 +98,12 @@ def test_pass_phrase_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "phrase").write_text(text)
     arguments = ("grant", "create", "--dir", tmp_path, "--owner=ada", "--passphrase-file", tmp_path / "phrase")
     assert "pass phrase" in complaint(*arguments, code=2)
+
+
+def test_audit_log_tells_who_made_and_revoked_it(tmp_path: Path) -> None:
+    spool("grant", "create", "--dir", tmp_path, "--owner", "ada", "--note", "Hello")
+    id_ = spool("grant", "ls", "--dir", tmp_path).stdout.split()[0]
+    spool("grant", "revoke", id_, "--dir", tmp_path)
+    lines = spool("audit", "--dir", tmp_path).stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["grant.created", "grant.revoked"]
+    assert all(f"via=command subject={id_} owner=ada" in line for line in lines)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from spool.cli.command import (
     add_common,
+    by_command,
     load_config,
     parse_count,
     parse_lifetime,
@@ -90,7 +91,7 @@ def _create(arguments: argparse.Namespace) -> int:
             types=tuple(arguments.type),
             passphrase=tokens.hash_passphrase(passphrase) if passphrase else None,
         )
-        await index.add_grant(grant, tokens.hash_secret(secret))
+        await index.add_grant(grant, tokens.hash_secret(secret), by_command())
         print(f"{_base(load_config(arguments))}/g/{secret}")
 
     return with_storage(arguments, work, may_make=True)
@@ -139,7 +140,7 @@ def _show(grant: Grant, now: datetime) -> str:
 
 def _revoke(arguments: argparse.Namespace) -> int:
     async def work(blobs: LocalStore, index: SqliteIndex) -> None:
-        for upload in await index.revoke_grant(GrantId(arguments.id), datetime.now(UTC)):
+        for upload in await index.revoke_grant(GrantId(arguments.id), datetime.now(UTC), by_command()):
             await blobs.delete(upload.key)
 
     return with_storage(arguments, work)

@@ -20,7 +20,7 @@ from spool.policy import (
     require_grant_owner,
 )
 from spool.tokens import hash_passphrase, hash_secret, new_grant
-from spool.web.auth import PRINCIPAL
+from spool.web.auth import PRINCIPAL, by
 from spool.web.documents import clean, read_object
 from spool.web.fields import parse_time
 from spool.web.records import show_time
@@ -43,16 +43,21 @@ _LARGEST: Final = 10**18 - 1
 
 async def make(request: web.Request) -> web.Response:
     """`POST /grants`. The address that guests are given is in the answer, and nowhere else ever again."""
+    grant, address = await add(request, await read_object(request, ("application/json",)))
+    members = {**show_grant(grant), "url": address}
+    return web.json_response(members, status=201, headers={"Cache-Control": "no-store"})
+
+
+async def add(request: web.Request, document: Mapping[str, object]) -> tuple[Grant, str]:
+    """The grant that the document asks for is made, for whoever asks; returns it and its address. Raises BadRequest."""
     site, who = request.app[SITE], request[PRINCIPAL]
-    document = await read_object(request, ("application/json",))
     grant, secret = parse_grant(document, who.name, site.clock())
     if passphrase := _member(document, "passphrase", str, ""):
         if len(passphrase.encode("utf-8", "replace")) > MAX_PASSPHRASE:
             raise BadRequest(f"passphrase is longer than {MAX_PASSPHRASE} bytes")
         grant = replace(grant, passphrase=await asyncio.to_thread(hash_passphrase, clean(passphrase)))
-    await site.index.add_grant(grant, hash_secret(secret))
-    members = {**show_grant(grant), "url": site.addresses.grant(request, secret)}
-    return web.json_response(members, status=201, headers={"Cache-Control": "no-store"})
+    await site.index.add_grant(grant, hash_secret(secret), by(request))
+    return grant, site.addresses.grant(request, secret)
 
 
 def parse_grant(document: Mapping[str, object], owner: str, now: datetime) -> tuple[Grant, str]:
@@ -112,13 +117,14 @@ async def list_grants(request: web.Request) -> web.Response:
     if unknown:
         raise BadRequest("the only parameter that is known is cursor")
     owner = None if "admin" in who.scopes else who.name
-    after = await _cursor(request) if "cursor" in request.query else None
+    after = await cursor(request) if "cursor" in request.query else None
     grants = await site.index.grants(owner, after, PAGE)
     following = grants[-1].id if len(grants) == PAGE else None
     return web.json_response({"grants": [show_grant(grant) for grant in grants], "next": following})
 
 
-async def _cursor(request: web.Request) -> Grant:
+async def cursor(request: web.Request) -> Grant:
+    """The grant that the query names as the last of the page before. Raises BadRequest."""
     try:
         grant = await request.app[SITE].index.grant(GrantId(clean(request.query["cursor"])))
         require_grant_owner(request[PRINCIPAL], grant)
@@ -128,14 +134,19 @@ async def _cursor(request: web.Request) -> Grant:
 
 
 async def revoke(request: web.Request) -> web.Response:
-    """`DELETE /grants/{id}`: nothing comes by it any more, nor does what is on its way."""
+    """`DELETE /grants/{id}`."""
+    await end(request)
+    return web.Response(status=204)
+
+
+async def end(request: web.Request) -> None:
+    """Nothing comes any more by the grant that the address names, nor does what is on its way. Raises NotFound."""
     site, id = request.app[SITE], GrantId(request.match_info["id"])  # noqa: A001 - `id` is the word of the design
     require_grant_owner(request[PRINCIPAL], await site.index.grant(id))
-    uploads = await site.index.revoke_grant(id, site.clock())
+    uploads = await site.index.revoke_grant(id, site.clock(), by(request))
     await site.guests.enforce()
     for upload in uploads:
         await site.blobs.delete(upload.key)
-    return web.Response(status=204)
 
 
 def show_grant(grant: Grant) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Guests: who has the address of a grant uploads without a token, by the same handlers as everybody else.
 
-The pass phrase, where there is one, is the password of Basic authentication or the first field of a form.
+The pass phrase, where there is one, is the password of Basic authentication or the first field of a form; a browser
+that has given it in the page has a cookie for that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from aiohttp import web
 
 from spool.errors import PassphraseRequired
 from spool.web.auth import PRINCIPAL, count_request
+from spool.web.guest_cookies import has_proof
 from spool.web.records import show_time
 from spool.web.site import SITE
 
@@ -51,10 +53,12 @@ def guests(handler: Handler, *, by_form: bool = False, proven: bool = True) -> H
 
 async def _prove(request: web.Request, *, by_form: bool) -> None:
     passphrase = _password(request)
+    if passphrase is None and has_proof(request, grant_of(request)):
+        return
     if passphrase is None and by_form and request.content_type == "multipart/form-data":
-        request[_PROOF] = _Proof(_grant(request).passphrase is None)
+        request[_PROOF] = _Proof(grant_of(request).passphrase is None)
     else:
-        await request.app[SITE].guests.prove(_grant(request), passphrase)
+        await request.app[SITE].guests.prove(grant_of(request), passphrase)
 
 
 async def is_proof(request: web.Request, passphrase: str) -> bool:
@@ -65,7 +69,7 @@ async def is_proof(request: web.Request, passphrase: str) -> bool:
     proof = request.get(_PROOF)
     if proof is None or proof.given:
         return False
-    await request.app[SITE].guests.prove(_grant(request), passphrase)
+    await request.app[SITE].guests.prove(grant_of(request), passphrase)
     proof.given = True
     return True
 
@@ -79,7 +83,7 @@ def require_proof(request: web.Request) -> None:
 
 async def show(request: web.Request) -> web.Response:
     """`GET /g/{secret}`: what the owner says to guests, what they may send, and how much of it is left."""
-    site, grant = request.app[SITE], _grant(request)
+    site, grant = request.app[SITE], grant_of(request)
     members = invitation(grant, await site.index.grant_usage(grant.id), site.policy.under(grant).max_file_size)
     return web.json_response(members, headers={"Cache-Control": "no-store"})
 
@@ -96,7 +100,8 @@ def invitation(grant: Grant, came: Usage, max_file_size: int) -> dict[str, objec
     }
 
 
-def _grant(request: web.Request) -> Grant:
+def grant_of(request: web.Request) -> Grant:
+    """By which the guest comes."""
     grant = request[PRINCIPAL].grant
     assert grant is not None
     return grant

@@ -19,7 +19,7 @@ from spool.model import FileId, LinkId
 from spool.policy import GRANT_LASTS, require_future, require_link, require_link_owner
 from spool.protocol.http import Span
 from spool.tokens import hash_secret, new_link
-from spool.web.auth import PRINCIPAL
+from spool.web.auth import PRINCIPAL, by
 from spool.web.documents import read_object
 from spool.web.download import TOLL, Toll, send_file
 from spool.web.fields import parse_time
@@ -27,7 +27,7 @@ from spool.web.records import show_time
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from spool.model import File, Link
     from spool.web.site import Site
@@ -41,8 +41,15 @@ LISTED: Final = 1000
 
 async def make(request: web.Request) -> web.Response:
     """`POST /files/{id}/links`. The address is in the answer, and nowhere else ever again."""
-    site, file = request.app[SITE], await _file(request)
-    document = await read_object(request, ("application/json",))
+    file = await _file(request)
+    link, address = await add(request, file, await read_object(request, ("application/json",)))
+    members = {**show_link(link), "url": address}
+    return web.json_response(members, status=201, headers={"Cache-Control": "no-store"})
+
+
+async def add(request: web.Request, file: File, document: Mapping[str, object]) -> tuple[Link, str]:
+    """The link to the file that the document asks for is made; returns it and its address. Raises BadRequest."""
+    site = request.app[SITE]
     if unknown := document.keys() - set(MEMBERS):
         raise BadRequest(f"a link has no {', '.join(sorted(unknown))}; known are {', '.join(MEMBERS)}")
     now, wanted, most = site.clock(), document.get("expires_at"), document.get("max_downloads")
@@ -54,9 +61,8 @@ async def make(request: web.Request) -> web.Response:
         raise BadRequest(f"max_downloads is not a number from 1 to {MAX_DOWNLOADS}, or null")
     link, secret = new_link(file.id, request[PRINCIPAL].name, now, expires_at)
     link = replace(link, max_downloads=most)
-    await site.index.add_link(link, hash_secret(secret))
-    members = {**show_link(link), "url": site.addresses.link(request, secret)}
-    return web.json_response(members, status=201, headers={"Cache-Control": "no-store"})
+    await site.index.add_link(link, hash_secret(secret), by(request))
+    return link, site.addresses.link(request, secret)
 
 
 async def list_links(request: web.Request) -> web.Response:
@@ -67,14 +73,19 @@ async def list_links(request: web.Request) -> web.Response:
 
 async def revoke(request: web.Request) -> web.Response:
     """`DELETE /files/{id}/links/{link_id}`."""
+    await end(request)
+    return web.Response(status=204)
+
+
+async def end(request: web.Request) -> None:
+    """By the link that the address names nobody is given the file any more. Raises NotFound, Forbidden."""
     site, file = request.app[SITE], await _file(request)
     links = {link.id: link for link in await site.index.links(file.id, LISTED)}
     link = links.get(LinkId(request.match_info["link_id"]))
     if link is None:
         raise NotFound("there is no such link")
     require_link_owner(request[PRINCIPAL], link, file)
-    await site.index.revoke_link(link.id, site.clock())
-    return web.Response(status=204)
+    await site.index.revoke_link(link.id, site.clock(), by(request))
 
 
 async def follow(request: web.Request) -> web.StreamResponse:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from spool.web import archive, describe, download, files, grants, links, metrics, ops, resumable, undo, upload
-from spool.web import guests as invited
 from spool.web.auth import needs, needs_read_or_signature, needs_unless_public
 from spool.web.body import defer_expectation
 from spool.web.guests import guests
-from spool.web.pages import assets, details, forms, listing, sign_in
+from spool.web.pages import assets, details, forms, guest, inviting, linking, listing, sign_in
+from spool.web.pages.guest import for_guests
 from spool.web.pages.layout import for_people
 from spool.web.resumable import drive
 
@@ -64,6 +64,8 @@ UPLOAD: Final[_Routes] = [
 ]
 READ: Final[_Routes] = [
     ("GET", f"/view/{_ID}", details.show),
+    ("POST", f"/view/{_ID}/links", linking.make),
+    ("POST", f"/view/{_ID}/links/{{link_id}}/revoke", linking.revoke),
     ("GET", "/files.zip", archive.archive),
     ("GET", "/files", files.list_files),
     ("GET", "/files/latest", files.latest),
@@ -82,15 +84,22 @@ DELETE: Final[_Routes] = [
     ("DELETE", f"/files/{_ID}", files.delete),
     ("POST", f"/files/{_ID}/undo", files.undo),
 ]
-PAGES: Final = frozenset(("/", "/upload", f"/view/{_ID}", "/files.zip", "/delete", "/undo"))
+_SHARING: Final = ("/guests", f"/guests/{_ID}/revoke", f"/view/{_ID}/links", f"/view/{_ID}/links/{{link_id}}/revoke")
+PAGES: Final = frozenset(("/", "/upload", f"/view/{_ID}", "/files.zip", "/delete", "/undo", *_SHARING))
 """Where people are told in a page what is wrong; `POST /` is a program's."""
 GRANT: Final[_Routes] = [
+    ("GET", "/guests", inviting.show),
+    ("POST", "/guests", inviting.create),
+    ("POST", f"/guests/{_ID}/revoke", inviting.revoke),
     ("GET", "/grants", grants.list_grants),
     ("POST", "/grants", grants.make),
     ("DELETE", f"/grants/{_ID}", grants.revoke),
 ]
 GUEST: Final[_Routes] = [
-    ("GET", _GUEST, guests(invited.show)),
+    ("GET", _GUEST, for_guests(guests(guest.show))),
+    ("POST", f"{_GUEST}/upload", for_guests(guests(guest.upload))),
+    ("POST", f"{_GUEST}/delete", for_guests(guests(guest.delete))),
+    ("POST", f"{_GUEST}/passphrase", for_guests(guests(guest.enter, proven=False))),
     ("OPTIONS", _GUEST, guests(_RUFH, proven=False)),
     ("POST", _GUEST, guests(_FORM, by_form=True)),
     ("POST", f"{_GUEST}/", guests(_FORM, by_form=True)),

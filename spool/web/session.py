@@ -1,7 +1,8 @@
 """Sign-in of browsers: the cookie that stands for a session, and what keeps other pages from using it.
 
 A cookie counts for nothing but by `signed_in`, which refuses every change that does not come from a page of ours and
-carries the session's own token, and lets no page from elsewhere read. This is the only module that knows cookies.
+carries the session's own token, and lets no page from elsewhere read. What guests' browsers keep is for
+`guest_cookies`; no other module knows cookies.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ FORM_TOKEN: Final = web.RequestKey("form_token", str)
 FORM_TOKEN_HEADER: Final = "X-Form-Token"  # noqa: S105 - a name
 FORM_TOKEN_PARAMETER: Final = "form_token"  # noqa: S105 - a name
 LIFETIME: Final = timedelta(days=7)
-_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+SAFE: Final = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 
 async def signed_in(request: web.Request) -> Token | None:
@@ -45,7 +47,7 @@ async def signed_in(request: web.Request) -> Token | None:
     session = await site.index.session(hash_secret(secret))
     if session is None or session.expires_at <= site.clock():
         return None
-    if request.method in _SAFE:
+    if request.method in SAFE:
         if _is_fetched_from_elsewhere(request):
             return None
     else:
@@ -138,7 +140,7 @@ def _set_cookie(request: web.Request, response: web.StreamResponse, secret: str)
         secret,
         max_age=int(LIFETIME.total_seconds()) if secret else 0,
         path="/",
-        secure=_is_secure(request),
+        secure=is_secure(request),
         httponly=True,
         samesite="Lax",
     )
@@ -146,8 +148,9 @@ def _set_cookie(request: web.Request, response: web.StreamResponse, secret: str)
 
 def _name(request: web.Request) -> str:
     """On TLS one that no page of http, and none of a neighbouring name, can set (RFC 6265bis §4.1.3.2)."""
-    return "__Host-spool" if _is_secure(request) else "spool"
+    return "__Host-spool" if is_secure(request) else "spool"
 
 
-def _is_secure(request: web.Request) -> bool:
+def is_secure(request: web.Request) -> bool:
+    """Whether the browser talks to this server, or to its proxy, by TLS."""
     return request.app[SITE].addresses.base(request).startswith("https:")

@@ -161,7 +161,7 @@ class Addresses:
     media_base_url: str
     trusted_proxies: Sequence[Network]
     secret: bytes
-    """Signs addresses on another origin, where the client's token does not go."""
+    """Signs addresses on another origin, where the client's token does not go, and what guests' browsers keep."""
 
     def base(self, request: web.BaseRequest) -> str:
         """The address of this server as the client knows it, without a slash at the end."""

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 async def delete(request: web.Request) -> web.Response:
     """`DELETE` or `POST /d/{id}/{secret}`. It works as long as the grant does."""
-    site, file = request.app[SITE], await _file(request)
+    await take_back(request, FileId(request.match_info["id"]), request.match_info["secret"])
+    return web.Response(status=204)
+
+
+async def take_back(request: web.Request, id: FileId, secret: str) -> None:
+    """The file is gone, durably, for a guest who has its secret. Raises NotFound, Gone."""
+    site, file = request.app[SITE], await sent_file(request, id, secret)
     if file.grant is not None:
         try:
             require_grant(await site.index.grant(file.grant), site.clock())
@@ -27,16 +33,15 @@ async def delete(request: web.Request) -> web.Response:
             raise Gone("the link by which this file came has ended") from error
     who = file.owner if file.grant is None else f"grant {file.grant}"
     await site.catalog.delete(file.id, By(who, "http", site.clock(), request[REQUEST_ID]))
-    return web.Response(status=204)
 
 
-async def _file(request: web.Request) -> File:
-    """Raises NotFound, whether it is the file that there is not, or the secret that is wrong."""
+async def sent_file(request: web.Request, id: FileId, secret: str) -> File:
+    """The file with this secret. Raises NotFound, whether there is no such file, or the secret is wrong."""
     unknown = "there is no such file, or this is not its secret"
     try:
-        file = await request.app[SITE].catalog.file(FileId(request.match_info["id"]))
+        file = await request.app[SITE].catalog.file(id)
     except NotFound as error:
         raise NotFound(unknown) from error
-    if not is_secret(request.match_info["secret"], file.delete_hash):
+    if not is_secret(secret, file.delete_hash):
         raise NotFound(unknown)
     return file

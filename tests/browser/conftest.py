@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 30_000
 """Milliseconds that a test waits for what must come."""
+INSECURE: Final = "spool.test"
+"""A name of this machine of which a browser does not think that it is safe without TLS."""
 ARGUMENTS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+    f"--host-resolver-rules=MAP {INSECURE} 127.0.0.1",
 )
 _EXPECTED: Final = re.compile(
     r"Failed to load resource|net::ERR_|You are using an in-browser|ERR_INTERNET|blocked by CORS policy"
+    r"|Cross-Origin-Opener-Policy header has been ignored"
 )
 """What a browser writes of a server that is killed or a request that is refused, on its console."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import tempfile
 import zlib
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from playwright.sync_api import sync_playwright
 
 from tests.browser.conftest import ARGUMENTS, address, throttle
-from tests.process import Server
+from tests.process import Server, curl
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -60,13 +61,28 @@ def take(browser: Browser, server: Server, picture_id: str) -> None:
     page.screenshot(path=DOC / "file.png")
 
 
+def take_guest(browser: Browser, server: Server) -> None:
+    """What a guest sees who has sent one file and sends another."""
+    bounds = {"note": "Footage of day 3, please.", "max_files": 20, "max_size": 10**11, "types": ["video/*", "image/*"]}
+    made = curl("-H", "Content-Type: application/json", "-d", json.dumps(bounds), f"{server.url}/grants").json
+    page = browser.new_page(viewport={"width": 960, "height": 900}, base_url=address(server))
+    page.goto(made["url"].replace("127.0.0.1", "localhost"))
+    page.set_input_files("#picker", [{"name": "Garden.png", "mimeType": "image/png", "buffer": FILES["Garden.png"]}])
+    page.locator("#queue > li").wait_for(state="detached")
+    throttle(page, 2_000_000)
+    page.set_input_files("#picker", [{"name": "camera-2.mp4", "mimeType": "video/mp4", "buffer": bytes(40_000_000)}])
+    page.get_by_text("left").wait_for()
+    page.screenshot(path=DOC / "guest.png")
+
+
 def main() -> None:
-    """Overwrites doc/page.png, doc/phone.png and doc/file.png."""
+    """Overwrites doc/page.png, doc/phone.png, doc/file.png and doc/guest.png."""
     with tempfile.TemporaryDirectory() as directory, Server(Path(directory) / "spool") as server:
         ids = {name: server.put(name, data)["id"] for name, data in FILES.items()}
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(ARGUMENTS))
             take(browser, server, ids["Garden.png"])
+            take_guest(browser, server)
             browser.close()
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spool.errors import NotFound, Unavailable
-from spool.model import By, FileId, Override, TokenId
+from spool.model import By, FileId, GrantId, LinkId, Override, TokenId
 from spool.store.sqlite import SqliteIndex, open_sqlite
 from tests.store.index_suite import DAY, NOON, a_file, a_token
+from tests.store.test_sqlite_sharing import a_grant, a_link, came
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,6 +92,36 @@ async def test_tokens_and_limits_are_told_without_secrets(index: SqliteIndex) ->
     assert "hash-of-the-secret" not in str(await all_of(index))
 
 
+async def test_grants_and_links_are_told_without_secrets(index: SqliteIndex) -> None:
+    await index.finish([a_file("1")])
+    grant = a_grant(note="For Eve", max_size=9, types=("x" * 255,) * 30, passphrase="salt$key")
+    await index.add_grant(grant, "hash-of-the-grant", ADA)
+    await index.finish([came("2", size=4)])
+    await index.revoke_grant(grant.id, NOON, ADA)
+    await index.add_link(a_link(max_downloads=2), "hash-of-the-link", ADA)
+    await index.revoke_link(LinkId("link-1"), NOON, ADA)
+    first, second, third, fourth = await told(index)
+    bounds = {"owner": "ada", "expires_at": "2026-03-02T12:00:00.123456Z", "max_files": 10, "max_size": 9}
+    bounds |= {"max_file_size": 0, "types": ["x" * 100] * 20, "passphrase": True, "files": 0, "size": 0}
+    assert first == ("grant.created", "grant-1", bounds)
+    assert second == ("grant.revoked", "grant-1", {**bounds, "files": 1, "size": 4})
+    link = {"file_id": "id-1", "created_by": "ada", "expires_at": bounds["expires_at"], "max_downloads": 2}
+    assert third == ("link.created", "link-1", {**link, "downloads": 0})
+    assert fourth == ("link.revoked", "link-1", {**link, "downloads": 0})
+    entries = str(await all_of(index))
+    assert not any(secret in entries for secret in ("hash-of", "salt", "Eve"))
+
+
+async def test_what_was_revoked_already_has_no_second_entry(index: SqliteIndex) -> None:
+    await index.finish([a_file("1")])
+    await index.add_grant(a_grant(), "hash")
+    await index.add_link(a_link(), "hash")
+    for _ in range(2):
+        await index.revoke_grant(GrantId("grant-1"), NOON, ADA)
+        await index.revoke_link(LinkId("link-1"), NOON, ADA)
+    assert [act for act, *_ in await told(index)] == ["grant.revoked", "link.revoked"]
+
+
 async def test_entry_says_who_and_how(index: SqliteIndex) -> None:
     await index.add_token(a_token("t"), "hash", ADA)
     [entry] = await all_of(index)
@@ -108,6 +139,9 @@ VERBS: dict[str, Callable[[SqliteIndex], Awaitable[object]]] = {
     "remove": lambda index: index.remove(FileId("id-none"), ADA),
     "revoke": lambda index: index.revoke(TokenId("none"), ADA),
     "clear": lambda index: index.clear_override("none", ADA),
+    "revoke_grant": lambda index: index.revoke_grant(GrantId("none"), NOON, ADA),
+    "add_link": lambda index: index.add_link(a_link(), "hash", ADA),
+    "revoke_link": lambda index: index.revoke_link(LinkId("none"), NOON, ADA),
 }
 
 
@@ -125,6 +159,10 @@ DEEDS: dict[str, Callable[[SqliteIndex], Awaitable[object]]] = {
     "revoke": lambda index: index.revoke(TokenId("token-t"), ADA),
     "set_override": lambda index: index.set_override(Override("ada", quota=7), ADA),
     "clear_override": lambda index: index.clear_override("bob", ADA),
+    "add_grant": lambda index: index.add_grant(a_grant("new"), "new-hash", ADA),
+    "revoke_grant": lambda index: index.revoke_grant(GrantId("grant-old"), NOON, ADA),
+    "add_link": lambda index: index.add_link(a_link("new", file_id=FileId("id-a")), "new-hash", ADA),
+    "revoke_link": lambda index: index.revoke_link(LinkId("link-old"), NOON, ADA),
 }
 
 
@@ -135,6 +173,8 @@ async def test_nothing_happens_whose_entry_cannot_be_written(tmp_path: Path, dee
         await index.finish([a_file("a")])
         await index.add_token(a_token("t"), "hash")
         await index.set_override(Override("bob", quota=5))
+        await index.add_grant(a_grant("old"), "hash")
+        await index.add_link(a_link("old", file_id=FileId("id-a")), "hash")
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'broken'); END")
         with pytest.raises(Unavailable):
@@ -142,6 +182,8 @@ async def test_nothing_happens_whose_entry_cannot_be_written(tmp_path: Path, dee
         assert await index.file(FileId("id-a")) == a_file("a")
         assert [token.id for token in await index.tokens()] == ["token-t"]
         assert [override.owner for override in await index.overrides()] == ["bob"]
+        assert [(grant.id, grant.revoked_at) for grant in await index.grants(None, None, 9)] == [("grant-old", None)]
+        assert [(link.id, link.revoked_at) for link in await index.links(FileId("id-a"), 9)] == [("link-old", None)]
 
 
 async def test_entries_come_in_pages_in_the_order_they_were_made(index: SqliteIndex) -> None:

@@ -53,6 +53,8 @@ async def test_grants_are_listed_in_order(index: SqliteIndex) -> None:
     assert await index.grants("ada", None, 100) == grants[::2]
     assert await index.grants(None, grants[2], 2) == grants[3:5]
     assert await index.grants("bob", grants[1], 100) == grants[3::2]
+    assert await index.grants(None, None, 100, newest=True) == grants[::-1]
+    assert await index.grants("ada", grants[4], 1, newest=True) == [grants[2]]
 
 
 async def test_files_that_came_by_a_grant_count(index: SqliteIndex) -> None:

@@ -587,3 +587,23 @@ async def test_secrets_are_not_logged(ear: Ear, serve: Serve) -> None:
     assert grant.path.removeprefix("/g/") not in text
     assert receipt["delete_url"].rpartition("/")[2] not in text
     assert f"grant {grant.id}" in text
+
+
+async def test_audit_log_tells_who_made_and_revoked_a_grant_and_a_link(spool: Spool) -> None:
+    token = await spool.new_token("grant", "read", "upload", name="ada")
+    grant = await invite(spool, token)
+    record = await spool.stored(token=token)
+    links = f"/files/{record['id']}/links"
+    headers = {"Content-Type": "application/json"}
+    link = (await spool.request("POST", links, data=b"{}", headers=headers, token=token)).json
+    await spool.request("DELETE", f"{links}/{link['id']}", token=token)
+    await spool.request("DELETE", f"/grants/{grant.id}", token=token, headers={"X-Request-ID": "mine"})
+    entries = await spool.index.audited(spool.clock.time - timedelta(days=9), 0, 100)
+    told = [(entry.act, entry.who, entry.via, entry.subject) for entry in entries]
+    assert told == [
+        ("grant.created", "ada", "http", grant.id),
+        ("link.created", "ada", "http", link["id"]),
+        ("link.revoked", "ada", "http", link["id"]),
+        ("grant.revoked", "ada", "http", grant.id),
+    ]
+    assert entries[-1].request_id == "mine"

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from sqlite3 import Connection
 
-    from spool.model import Act, By, File, Override, Token
+    from spool.model import Act, By, File, Grant, Link, Override, Token
 
 _LOT: Final = 10_000
 """Entries that are forgotten in one go."""
 _MOST_NAMES: Final = 20
-"""Fields of the metadata that an entry names, so that no request can make it large."""
+"""Fields of the metadata, or types, that an entry names, so that no request can make it large."""
 _LONGEST_NAME: Final = 100
 
 
@@ -60,6 +60,32 @@ def deleted(file: File) -> dict[str, object]:
 def token_detail(token: Token) -> dict[str, object]:
     """Of a token, whatever is no secret."""
     return {"name": token.name, "scopes": sorted(token.scopes), "expires_at": time(token.expires_at)}
+
+
+def grant_detail(grant: Grant) -> dict[str, object]:
+    """Whose it is, its bounds, and what has come by it; neither its secret nor what it says to guests."""
+    return {
+        "owner": grant.owner,
+        "expires_at": time(grant.expires_at),
+        "max_files": grant.max_files,
+        "max_size": grant.max_size,
+        "max_file_size": grant.max_file_size,
+        "types": [glob[:_LONGEST_NAME] for glob in grant.types[:_MOST_NAMES]],
+        "passphrase": grant.passphrase is not None,
+        "files": grant.files,
+        "size": grant.size,
+    }
+
+
+def link_detail(link: Link) -> dict[str, object]:
+    """Of which file it is, who made it, its bounds, and how often it has given the file out; not its secret."""
+    return {
+        "file_id": link.file_id,
+        "created_by": link.created_by,
+        "expires_at": time(link.expires_at),
+        "max_downloads": link.max_downloads,
+        "downloads": link.downloads,
+    }
 
 
 def limits_detail(override: Override) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from spool.errors import BeyondGrant, Gone, NotFound
 from spool.model import Usage
+from spool.store.sqlite import audit
 from spool.store.sqlite.rows import GRANT, OVERRIDE, UPLOAD, grant_row, microseconds, to_grant, to_upload
 
 if TYPE_CHECKING:
@@ -14,19 +15,22 @@ if TYPE_CHECKING:
     from datetime import datetime
     from sqlite3 import Connection
 
-    from spool.model import File, Grant, GrantId, Resumable
+    from spool.model import By, File, Grant, GrantId, Resumable
     from spool.store.sqlite.rows import Row
 
+_LAST = 2**63 - 1
+"""A time after all others."""
 _SET = ", ".join(f"overrides.{name}" for name in OVERRIDE.split(", "))
 _WITH_OVERRIDE = f"SELECT {GRANT}, {_SET} FROM grants LEFT JOIN overrides ON overrides.owner = grants.owner"
 
 
-def add(connection: Connection, grant: Grant, secret_hash: str) -> None:
+def add(connection: Connection, grant: Grant, secret_hash: str, by: By | None) -> None:
     """See `Grants.add_grant`."""
     row = grant_row(grant)
     columns = GRANT.replace("grants.", "")
     sql = f"INSERT INTO grants ({columns}, secret_hash) VALUES ({', '.join('?' * len(row))}, ?)"
     connection.execute(sql, (*row, secret_hash))
+    audit.append(connection, by, "grant.created", grant.id, audit.grant_detail(grant))
 
 
 def by_secret(connection: Connection, secret_hash: str) -> Grant | None:
@@ -41,19 +45,25 @@ def read(connection: Connection, id: GrantId) -> Grant:
     return to_grant(_required(row))
 
 
-def page(connection: Connection, owner: str | None, after: Grant | None, limit: int) -> Sequence[Grant]:
+def page(
+    connection: Connection, owner: str | None, after: Grant | None, limit: int, *, newest: bool
+) -> Sequence[Grant]:
     """See `Grants.grants`."""
-    place = (0, "") if after is None else (microseconds(after.created_at), after.id)
+    beyond, order = ("<", "DESC") if newest else (">", "ASC")
+    first = (_LAST, "") if newest else (0, "")
+    place = first if after is None else (microseconds(after.created_at), after.id)
     mine, values = ("", ()) if owner is None else ("AND owner = ?", (owner,))
-    sql = f"SELECT {GRANT} FROM grants WHERE (created_at, id) > (?, ?) {mine} ORDER BY created_at, id LIMIT ?"
+    sql = f"""SELECT {GRANT} FROM grants WHERE (created_at, id) {beyond} (?, ?) {mine}
+        ORDER BY created_at {order}, id {order} LIMIT ?"""
     return [to_grant(row) for row in connection.execute(sql, (*place, *values, limit))]
 
 
-def revoke(connection: Connection, id: GrantId, now: datetime) -> Sequence[Resumable]:
+def revoke(connection: Connection, id: GrantId, now: datetime, by: By | None) -> Sequence[Resumable]:
     """See `Grants.revoke_grant`."""
-    sql = "UPDATE grants SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
-    if not connection.execute(sql, (microseconds(now), id)).rowcount:
-        raise _unknown()
+    grant = read(connection, id)
+    if grant.revoked_at is None:
+        connection.execute("UPDATE grants SET revoked_at = ? WHERE id = ?", (microseconds(now), id))
+        audit.append(connection, by, "grant.revoked", id, audit.grant_detail(grant))
     sql = f"DELETE FROM uploads WHERE grant_id = ? AND state <> 'finished' RETURNING {UPLOAD}"
     return [to_upload(row) for row in connection.execute(sql, (id,)).fetchall()]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spool.errors import Gone, NotFound
+from spool.store.sqlite import audit
 from spool.store.sqlite.rows import LINK, link_row, microseconds, to_link
 
 if TYPE_CHECKING:
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
     from datetime import datetime
     from sqlite3 import Connection
 
-    from spool.model import FileId, Link, LinkId
+    from spool.model import By, FileId, Link, LinkId
 
 
-def add(connection: Connection, link: Link, secret_hash: str) -> None:
+def add(connection: Connection, link: Link, secret_hash: str, by: By | None) -> None:
     """See `Links.add_link`."""
     if not connection.execute("SELECT 1 FROM files WHERE id = ?", (link.file_id,)).fetchone():
         raise NotFound("There is no such file.")
     row = link_row(link)
     sql = f"INSERT INTO links ({LINK}, secret_hash) VALUES ({', '.join('?' * len(row))}, ?)"
     connection.execute(sql, (*row, secret_hash))
+    audit.append(connection, by, "link.created", link.id, audit.link_detail(link))
 
 
 def by_secret(connection: Connection, secret_hash: str) -> Link | None:
@@ -37,11 +39,15 @@ def of_file(connection: Connection, file_id: FileId, limit: int) -> Sequence[Lin
     return [to_link(row) for row in connection.execute(sql, (file_id, limit))]
 
 
-def revoke(connection: Connection, id: LinkId, now: datetime) -> None:
+def revoke(connection: Connection, id: LinkId, now: datetime, by: By | None) -> None:
     """See `Links.revoke_link`."""
-    sql = "UPDATE links SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
-    if not connection.execute(sql, (microseconds(now), id)).rowcount:
+    row = connection.execute(f"SELECT {LINK} FROM links WHERE id = ?", (id,)).fetchone()
+    if row is None:
         raise NotFound("There is no such link.")
+    link = to_link(row)
+    if link.revoked_at is None:
+        connection.execute("UPDATE links SET revoked_at = ? WHERE id = ?", (microseconds(now), id))
+        audit.append(connection, by, "link.revoked", id, audit.link_detail(link))
 
 
 def take(connection: Connection, id: LinkId, size: int, downloads: int) -> None:

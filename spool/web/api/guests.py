@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import BeyondGrant, Gone, NotFound, QuotaExceeded
 from spool.web.api.draft import DRAFT
-from spool.web.api.terms import ADDRESS, Answer, Group, Operation, head, header, path, ref
+from spool.web.api.terms import ADDRESS, TEXT, Answer, Group, Operation, head, header, path, ref
 from spool.web.api.tus import TUS
 from spool.web.api.uploads import STORE
 
@@ -29,7 +29,8 @@ _SHOW: Final = Operation(
     summary="What guests are told: a note, what they may send, how much of it is left",
     access="guest",
     parameters=(_SECRET,),
-    answers=(Answer(200, "The invitation.", {"application/json": ref("Invitation")}),),
+    text="A browser, which prefers `text/html`, gets a page: the same in words, and a form to upload.",
+    answers=(Answer(200, "The invitation.", {"application/json": ref("Invitation"), "text/html": TEXT}),),
     raises=(NotFound, Gone),
 )
 

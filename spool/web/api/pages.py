@@ -7,10 +7,12 @@ from typing import Final
 
 from spool.errors import (
     BadType,
+    BeyondGrant,
     CutOff,
     Damaged,
     ExpectationFailed,
     Forbidden,
+    Gone,
     NotFound,
     QuotaExceeded,
     RateLimited,
@@ -44,6 +46,8 @@ _SIGNED: Final = Answer(303, "The next page.", None, (*_NEXT.headers, _COOKIE))
 _TOKEN: Final = query("form_token", "Of the session, for a browser that is signed in.")
 _ID: Final = path("id", "The file's id.")
 _IDS: Final = {"type": "array", "items": TEXT, "minItems": 1, "maxItems": MOST_FILES}
+_MADE: Final = Answer(201, "A page with the address, which is never told again.", {"text/html": TEXT}, (_POLICY,))
+_LASTS: Final = {"enum": ["1h", "1d", "3d", "7d", "30d", "90d", "365d"]}
 _BODY: Final = (BadType, TooLarge, CutOff, RequestTimeout, ExpectationFailed)
 
 
@@ -71,6 +75,7 @@ _OPERATIONS: Final = (
                 "As the page has it: also tell what became of files since then.",
                 {"pattern": "^[0-9]{1,18}$"},
             ),
+            query("grant", "Files that guests brought by the grant with this id."),
         ),
         answers=(_PAGE,),
     ),
@@ -83,6 +88,15 @@ _OPERATIONS: Final = (
         parameters=(_ID,),
         answers=(_PAGE,),
         raises=(NotFound,),
+    ),
+    Operation(
+        id="guestsPage",
+        method="GET",
+        path="/guests",
+        summary="The guest links of whoever asks, with what came by each, and a form for a new one",
+        access="grant",
+        parameters=(query("cursor", "As the link to older ones has it."),),
+        answers=(_PAGE,),
     ),
     Operation(
         id="archive",
@@ -183,10 +197,105 @@ _FORMS: Final = (
         raises=(StorageFull, *_BODY),
     ),
 )
+_SECRET: Final = path("secret", "The grant's.")
+_KEPT: Final = Answer(
+    303,
+    "The page of the grant.",
+    None,
+    (*_NEXT.headers, header("Set-Cookie", "What the browser keeps.", required=True)),
+)
+_SHARING: Final = (
+    Operation(
+        id="makeGrantForm",
+        method="POST",
+        path="/guests",
+        summary="As POST /grants, for a form of a page",
+        text="Sizes are texts such as `10 GB`; `lasts` is how long it works, from `1h` to `365d`.",
+        access="grant",
+        parameters=(_TOKEN,),
+        body=_form(
+            note=TEXT,
+            lasts=_LASTS,
+            max_files=TEXT,
+            max_size=TEXT,
+            max_file_size=TEXT,
+            kind={"type": "array", "items": TEXT},
+            types=TEXT,
+            passphrase=TEXT,
+        ),
+        answers=(_MADE,),
+        raises=(StorageFull, *_BODY),
+    ),
+    Operation(
+        id="revokeGrantForm",
+        method="POST",
+        path="/guests/{id}/revoke",
+        summary="As DELETE /grants/{id}, for a form of a page",
+        access="grant",
+        parameters=(path("id", "The grant's id."), _TOKEN),
+        answers=(_NEXT,),
+        raises=(NotFound, StorageFull),
+    ),
+    Operation(
+        id="makeLinkForm",
+        method="POST",
+        path="/view/{id}/links",
+        summary="As POST /files/{id}/links, for a form of a page",
+        access="read",
+        parameters=(_ID, _TOKEN),
+        body=_form(lasts=_LASTS, max_downloads=TEXT),
+        answers=(_MADE,),
+        raises=(NotFound, StorageFull, *_BODY),
+    ),
+    Operation(
+        id="revokeLinkForm",
+        method="POST",
+        path="/view/{id}/links/{link_id}/revoke",
+        summary="As DELETE /files/{id}/links/{link_id}, for a form of a page",
+        access="read",
+        parameters=(_ID, path("link_id", "The link's id."), _TOKEN),
+        answers=(_NEXT,),
+        raises=(NotFound, StorageFull),
+    ),
+    Operation(
+        id="guestUploadForm",
+        method="POST",
+        path="/g/{secret}/upload",
+        summary="As POST /g/{secret}, for the form of the guest's page",
+        text="The browser keeps which files it sent, and how to delete them, in a cookie.",
+        access="guest",
+        parameters=(_SECRET,),
+        body=Body({"multipart/form-data": {"type": "object", "properties": {"file": BYTES}, "required": ["file"]}}),
+        answers=(_KEPT,),
+        raises=(*_BODY, NotFound, Gone, BeyondGrant, QuotaExceeded, TooMany, StorageFull),
+    ),
+    Operation(
+        id="guestDeleteForm",
+        method="POST",
+        path="/g/{secret}/delete",
+        summary="Delete a file that the form of the page has sent from this browser",
+        access="guest",
+        parameters=(_SECRET,),
+        body=_form("id", id=TEXT),
+        answers=(_KEPT,),
+        raises=(NotFound, Gone, StorageFull, *_BODY),
+    ),
+    Operation(
+        id="guestPassphraseForm",
+        method="POST",
+        path="/g/{secret}/passphrase",
+        summary="Give the pass phrase: the browser keeps a cookie that proves it",
+        access="guest",
+        parameters=(_SECRET,),
+        body=_form("passphrase", passphrase=TEXT),
+        answers=(_KEPT,),
+        raises=(NotFound, Gone, *_BODY),
+    ),
+)
 
 PAGES: Final = Group(
     "Pages",
     "For people. A browser whose `Accept` prefers HTML is told in a page what is wrong, and led to `/login` where a "
     "token is needed.",
-    (*(operation for each in _OPERATIONS for operation in (each, head(each))), *_FORMS),
+    (*(operation for each in _OPERATIONS for operation in (each, head(each))), *_FORMS, *_SHARING),
 )

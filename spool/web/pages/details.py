@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from spool.model import FileId
 from spool.web.auth import PRINCIPAL
 from spool.web.download import is_shown_in_place
-from spool.web.pages import words
+from spool.web.pages import linking, words
+from spool.web.pages.copying import copy_link
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, page
-from spool.web.pages.listing import may, media
+from spool.web.pages.layout import action, may, page
+from spool.web.pages.listing import media
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ async def show(request: web.Request) -> web.StreamResponse:
             _changes(request, file),
             class_="card",
         ),
+        await linking.section(request, file),
         tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
         scripts=("view.js",),
     )
@@ -59,13 +61,11 @@ def _show(request: web.Request, file: File) -> Html | None:
 
 
 def _actions(request: web.Request, file: File) -> Html:
-    link = request.app[SITE].addresses.content(request, file)
     open_ = tag("a", "Open", href=media(request, file), class_="button") if words.kind(file) == "text" else None
     save = tag(
         "a", "Download", href=media(request, file, download=True), download=file.filename, class_="button primary"
     )
-    copy = tag("button", "Copy link", type="button", id="copy", data_link=link, hidden=True)
-    return tag("div", save if file.damage is None else None, open_, copy, class_="actions")
+    return tag("div", save if file.damage is None else None, open_, copy_link(file), class_="actions")
 
 
 def _facts(file: File) -> Html:
@@ -77,6 +77,8 @@ def _facts(file: File) -> Html:
         ("Owner", file.owner),
         ("SHA-256", tag("code", file.sha256)),
     ]
+    if file.grant is not None:
+        facts.append(("Sent by", tag("a", "a guest", href=f"/?grant={file.grant}")))
     for name, value in file.metadata.items():
         facts.append((name, value if isinstance(value, str) else ", ".join(value)))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts))

@@ -13,10 +13,12 @@ from spool.protocol.http import prefers_html
 from spool.web.auth import PRINCIPAL
 from spool.web.pages.assets import ASSETS
 from spool.web.pages.html import document, join, tag
+from spool.web.secret_paths import ORIGIN_ALONE
 from spool.web.session import FORM_TOKEN, FORM_TOKEN_PARAMETER
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from spool.model import Principal
     from spool.web.auth import Handler
     from spool.web.pages.html import Html, Node
 
@@ -27,11 +29,21 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_NAME: Final = (tag("span", class_="mark", aria_hidden="true"), "Spool")
+
 
 def page(
-    request: web.Request, title: str, *main: Node, scripts: tuple[str, ...] = (), status: int = 200
+    request: web.Request,
+    title: str,
+    *main: Node,
+    scripts: tuple[str, ...] = (),
+    status: int = 200,
+    for_guests: bool = False,
 ) -> web.Response:
-    """A page of ours. Nothing runs in it but the scripts that are named, and nothing is fetched from elsewhere."""
+    """A page of ours. Nothing runs in it but the scripts that are named, and nothing is fetched from elsewhere.
+
+    One `for_guests` says nothing of who runs this server and leads nowhere, and its address is told to nobody.
+    """
     assets, nonce = request.app[ASSETS], secrets.token_urlsafe(16)
     head = tag(
         "head",
@@ -45,8 +57,10 @@ def page(
         *(_script(assets.address(name), nonce) for name in scripts),
     )
     skip = tag("a", "Skip to content", href="#main", class_="skip")
-    body = tag("body", skip, _header(request), tag("main", *main, id="main"))
-    headers = {**_HEADERS, "Content-Security-Policy": _policy(request, nonce)}
+    header = tag("header", tag("span", *_NAME, class_="home")) if for_guests else _header(request)
+    body = tag("body", skip, header, tag("main", *main, id="main"))
+    secret = {"Referrer-Policy": ORIGIN_ALONE} if for_guests else {}
+    headers = {**_HEADERS, **secret, "Content-Security-Policy": _policy(request, nonce)}
     return web.Response(
         text=document(head, body), status=status, content_type="text/html", charset="utf-8", headers=headers
     )
@@ -71,8 +85,22 @@ def _header(request: web.Request) -> Html:
     name = None if who is None else tag("span", who.name, class_="who", title="You are signed in as this principal")
     out = tag("button", "Sign out", class_="quiet") if request.get(FORM_TOKEN) else None
     form = None if out is None else tag("form", out, method="post", action=action(request, "/logout"))
-    home = tag("a", tag("span", class_="mark", aria_hidden="true"), "Spool", href="/", class_="home")
-    return tag("header", home, tag("div", name, form, class_="account"))
+    home = tag("a", *_NAME, href="/", class_="home")
+    return tag("header", home, _ways(request, who), tag("div", name, form, class_="account"))
+
+
+def _ways(request: web.Request, who: Principal | None) -> Html | None:
+    """To the other pages, for those who may do more than one thing."""
+    if who is None or not may(who, "grant"):
+        return None
+    places = [("/", "Files"), ("/guests", "Guests")]
+    here = [tag("a", text, href=path, aria_current="page" if request.path == path else None) for path, text in places]
+    return tag("nav", *here, aria_label="Pages")
+
+
+def may(who: Principal, scope: str) -> bool:
+    """Whether the principal's scopes cover it, so that nobody is shown what would be refused."""
+    return bool({scope, "admin"} & who.scopes)
 
 
 def action(request: web.Request, path: str, **query: str) -> str:

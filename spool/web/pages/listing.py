@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
 from spool.errors import BadRequest, NotFound
-from spool.model import FileQuery, Page
+from spool.model import FileQuery, GrantId, Page
 from spool.web.auth import PRINCIPAL
 from spool.web.download import is_shown_in_place
 from spool.web.fields import parse_time
 from spool.web.files import MAX_PATTERN
 from spool.web.pages import deleted, words
+from spool.web.pages.copying import copy_link
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, page
+from spool.web.pages.layout import action, may, page
+from spool.web.pages.zone import Ways, drop_zone
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from spool.model import File, FileId, Principal, Sort
+    from spool.model import File, FileId, Sort
     from spool.web.pages.html import Html
 
 _LIMIT: Final = 50
@@ -40,7 +42,7 @@ _SORTS: Final[dict[str, tuple[str, Sort, bool]]] = {
     "name": ("By name", "filename", False),
     "largest": ("Largest first", "size", True),
 }
-_PARAMETERS: Final = ("q", "kind", "sort", "limit", "cursor", "since", "changes")
+_PARAMETERS: Final = ("q", "kind", "sort", "limit", "cursor", "since", "changes", "grant")
 _MOST_CHANGES: Final = 200
 """Files that changed, of which one answer tells."""
 
@@ -55,6 +57,7 @@ class _Asked(NamedTuple):
     cursor: str | None
     since: str | None
     changes: str | None
+    grant: str | None
 
     def query(self) -> FileQuery:
         _, sort, descending = _SORTS[self.sort]
@@ -64,6 +67,7 @@ class _Asked(NamedTuple):
             q=self.q or None,
             media_type=f"{self.kind}/*" if self.kind else None,
             since=None if self.since is None else parse_time("since", self.since),
+            grant=GrantId(self.grant) if self.grant else None,
             sort=sort,
             descending=descending,
         )
@@ -78,28 +82,24 @@ class _Asked(NamedTuple):
 
 async def show(request: web.Request) -> web.StreamResponse:
     """`GET /`: for each principal what it may do, and the list for those that may read."""
-    who, asked = request[PRINCIPAL], _parse(request)
+    site, who, asked = request.app[SITE], request[PRINCIPAL], _parse(request)
     return page(
         request,
         "Spool",
         tag("h1", "Files", class_="hidden"),
-        _drop_zone(request) if may(who, "upload") else None,
+        drop_zone(request, Ways(action(request, "/upload"), "/tus"), site.policy) if may(who, "upload") else None,
         *(await _stored(request, asked) if may(who, "read") else ()),
         tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
         scripts=("tus.min.js", "app.js"),
     )
 
 
-def may(who: Principal, scope: str) -> bool:
-    """Whether the principal's scopes cover it, so that nobody is shown what would be refused."""
-    return bool({scope, "admin"} & who.scopes)
-
-
 def _parse(request: web.Request) -> _Asked:
     given = {name: request.query.get(name) or None for name in _PARAMETERS}
     q, kind, sort = given["q"] or "", given["kind"] or "", given["sort"] or "newest"
-    asked = _Asked(q, kind, sort, given["limit"], given["cursor"], given["since"], given["changes"])
-    if len(asked.q) > MAX_PATTERN or "\0" in asked.q:
+    names = ("limit", "cursor", "since", "changes", "grant")
+    asked = _Asked(q, kind, sort, *(given[name] for name in names))
+    if any(len(text) > MAX_PATTERN or "\0" in text for text in (asked.q, asked.grant or "")):
         raise BadRequest(f"what is searched for is longer than {MAX_PATTERN} characters, or holds a NUL")
     if asked.kind not in ("", *_KINDS) or asked.sort not in _SORTS or asked.limit not in (None, *_LIMITS):
         raise BadRequest("there is no such kind of files, no such order, or no page of this size")
@@ -140,40 +140,10 @@ async def _find(request: web.Request, asked: _Asked) -> Page[File]:
     return found
 
 
-def _drop_zone(request: web.Request) -> Html:
-    site = request.app[SITE]
-    policy, types = site.policy, " ".join(site.policy.allow_types)
-    picker = tag("input", type="file", name="file", id="picker", multiple=True, required=True)
-    label = tag("label", tag("strong", "Choose files"), tag("span", " to upload", class_="plain"), for_="picker")
-    form = tag(
-        "form",
-        tag("div", label, picker, tag("div", id="ways"), class_="zone", id="zone"),
-        tag("button", "Upload", class_="primary", id="send"),
-        id="upload",
-        method="post",
-        enctype="multipart/form-data",
-        action=action(request, "/upload"),
-        data_max_size=policy.max_file_size,
-        data_max_files=site.limits.max_files,
-        data_allow=types or None,
-        data_deny=" ".join(policy.deny_types) or None,
-    )
-    most = f"Up to {words.size(policy.max_file_size)} each."
-    kinds = f" Accepted: {', '.join(policy.allow_types)}." if types else ""
-    return tag(
-        "section",
-        tag("h2", "Upload", class_="hidden"),
-        form,
-        tag("p", most + kinds, class_="dim limits"),
-        tag("ul", id="queue", aria_label="Uploads"),
-        class_="upload",
-    )
-
-
 def _files(request: web.Request, asked: _Asked, found: Page[File], position: int) -> Html:
     who, grace = request[PRINCIPAL], request.app[SITE].undo_grace
     rows = [row(request, file) for file in found.items]
-    nothing = "Nothing matches." if asked.q or asked.kind else "Nothing here yet."
+    nothing = "Nothing matches." if asked.q or asked.kind or asked.grant else "Nothing here yet."
     delete = tag(
         "button", "Delete", form="chosen", formmethod="post", formaction=action(request, "/delete"), class_="danger"
     )
@@ -195,12 +165,18 @@ def _files(request: web.Request, asked: _Asked, found: Page[File], position: int
     return tag(
         "section",
         tag("h2", "Stored files", class_="hidden"),
+        _by_guests() if asked.grant else None,
         _finder(asked),
         list_,
         None if rows else tag("p", nothing, class_="dim empty", id="empty"),
         tag("p", more) if found.next else None,
         chosen if rows else tag("div", chosen, hidden=True),
     )
+
+
+def _by_guests() -> Html:
+    all_files = tag("a", "Show all files", href="/")
+    return tag("p", "These files were sent by one guest link. ", all_files, class_="notice")
 
 
 def _finder(asked: _Asked) -> Html:
@@ -218,6 +194,7 @@ def _finder(asked: _Asked) -> Html:
         tag("button", "Find"),
         tag("select", *kinds, name="kind", aria_label="Kind"),
         tag("select", *sorts, name="sort", aria_label="Order"),
+        tag("input", type="hidden", name="grant", value=asked.grant) if asked.grant else None,
         id="finder",
         method="get",
         action="/",
@@ -230,6 +207,8 @@ def row(request: web.Request, file: File) -> Html:
     view, name = f"/view/{file.id}", file.filename
     pick = tag("input", type="checkbox", name="id", value=file.id, form="chosen", aria_label=f"Select {name}")
     about = [words.size(file.size), " · ", file.media_type, " · ", words.time(file.created_at)]
+    if file.grant is not None:
+        about.append(" · by a guest")
     damaged = tag("span", " · damaged", class_="wrong") if file.damage else None
     download = tag(
         "a", "Download", href=media(request, file, download=True), download=name, aria_label=f"Download {name}"
@@ -239,7 +218,7 @@ def row(request: web.Request, file: File) -> Html:
         tag("label", pick, class_="pick"),
         _picture(request, file),
         tag("div", tag("a", name, href=view, class_="name"), tag("p", *about, damaged, class_="dim"), class_="about"),
-        tag("div", download if file.damage is None else None, class_="row-actions"),
+        tag("div", copy_link(file), download if file.damage is None else None, class_="row-actions"),
         data_id=file.id,
         data_created=f"{file.created_at:%Y-%m-%dT%H:%M:%S.%fZ}",
         data_expires=f"{file.expires_at:%Y-%m-%dT%H:%M:%S.%fZ}" if file.expires_at else None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_OWN: Final = re.compile(r"/(view/\w+|files\.zip)?(\?[!-~]*)?", re.ASCII)
+_OWN: Final = re.compile(r"/(view/\w+|files\.zip|guests)?(\?[!-~]*)?", re.ASCII)
 """Where a sign-in may lead: pages of ours, and nothing that a browser takes for another host."""
 
 

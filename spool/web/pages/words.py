@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from spool.web.pages.html import tag
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from spool.model import File
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 _UNITS: Final = ("kB", "MB", "GB", "TB")
 _STEP: Final = 1000
 _LONGEST_ENDING: Final = 4
+_TYPES: Final = {
+    "image/*": "Images",
+    "audio/*": "Audio",
+    "video/*": "Video",
+    "text/*": "Text",
+    "application/pdf": "PDF",
+}
 
 
 def size(count: int) -> str:
@@ -44,3 +52,13 @@ def ending(file: File) -> str:
 def kind(file: File) -> str:
     """Image, audio, video, text or application."""
     return file.media_type.partition("/")[0]
+
+
+def count(number: int, what: str) -> str:
+    """Such as 1 file, or 2 files."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def types(globs: Sequence[str]) -> str:
+    """Such as Images, PDF: what these globs over media types let through."""
+    return ", ".join(_TYPES.get(glob, glob) for glob in globs) or "Any"

@@ -1,3 +1,4 @@
+import "./copying.js";
 import { begin as beginList } from "./list.js";
 import { begin as beginUploads } from "./uploads.js";
 import { localize } from "./words.js";

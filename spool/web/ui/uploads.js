@@ -9,8 +9,9 @@ const RETRIES = [0, 500, 1000, 2000, 4000, 8000, 15000, 15000, 15000, 15000];
 const SPAN = 4000; // milliseconds over which speed is told
 const FINAL = [400, 401, 403, 404, 405, 410, 412, 413, 415, 422, 460]; // another try would be answered the same
 
-export function begin(form, stored) {
-  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), stored);
+// `stored` gets each file that is there now, and where to delete it if that was told; `refused` is called when none is.
+export function begin(form, stored, refused = () => {}) {
+  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused });
   listen(form, (found) => uploads.take(found));
   window.addEventListener("online", () => uploads.wake());
   window.addEventListener("beforeunload", (event) => { if (uploads.running()) event.preventDefault(); });
@@ -18,8 +19,8 @@ export function begin(form, stored) {
 }
 
 class Uploads {
-  constructor(list, limits, stored) {
-    Object.assign(this, { list, limits, stored, items: [], timer: null });
+  constructor(list, limits, site) {
+    Object.assign(this, { list, limits, ...site, items: [], timer: null });
   }
 
   take(found) {
@@ -54,11 +55,13 @@ class Uploads {
 
   drop(item) { this.items.splice(this.items.indexOf(item), 1); item.row.remove(); this.next(); }
 
+  isOurs({ origin, pathname }) { return origin === location.origin && pathname.startsWith(`${this.endpoint}/`); }
+
   // Uploads of an earlier visit: the browser forgot their files, so that each has to be chosen again.
   async remember() {
     const found = await tus.defaultOptions.urlStorage.findAllUploads();
     for (const upload of found) {
-      if (!upload.uploadUrl || new URL(upload.uploadUrl, location).origin !== location.origin) continue;
+      if (!upload.uploadUrl || !this.isOurs(new URL(upload.uploadUrl, location))) continue;
       const item = new Item(this, { name: upload.metadata.filename ?? "file", size: upload.size }, "");
       item.remembered = upload;
       item.tell("paused", `Not finished, ${size(upload.size)}. Choose the file again, and it goes on where it stopped.`);
@@ -100,7 +103,7 @@ class Item {
   options() {
     const metadata = { filename: this.file.name, ...(this.file.type && { filetype: this.file.type }) };
     return {
-      endpoint: "/tus",
+      endpoint: this.uploads.endpoint,
       headers: formToken(),
       metadata: this.folder ? { ...metadata, folder: this.folder } : metadata,
       retryDelays: RETRIES,
@@ -109,7 +112,7 @@ class Item {
       onUploadUrlAvailable: () => { this.upload.url = here(this.upload.url); },
       onProgress: (sent) => this.progress(sent),
       onError: (error) => this.fail(error),
-      onSuccess: () => this.finish(),
+      onSuccess: ({ lastResponse }) => this.finish(lastResponse),
     };
   }
 
@@ -145,14 +148,15 @@ class Item {
     const why = FINAL.includes(status) ? reason(error) : "The server cannot be reached. It goes on when you say so, or when the network is back.";
     this.tell(FINAL.includes(status) ? "refused" : "failed", why);
     announce(`${this.file.name}: ${why}`);
+    this.uploads.refused();
     this.uploads.next();
   }
 
-  finish() {
+  finish(answer) {
     this.bar.value = this.bar.max;
     this.tell("done", `Stored, ${size(this.file.size)}`);
     announce(`${this.file.name} is stored`);
-    this.uploads.stored();
+    this.uploads.stored(this.file, answer?.getHeader("Link")?.match(/<([^>]+)>; rel="edit"/)?.[1]);
     setTimeout(() => this.uploads.drop(this), 4000);
     this.uploads.next();
   }

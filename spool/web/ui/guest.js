@@ -1,0 +1,105 @@
+// A guest's page: uploads, what may still be sent, and what this browser has sent, which nobody else can tell.
+
+import { announce, element, localize, size } from "./words.js";
+import { begin } from "./uploads.js";
+
+const KEY = `spool-sent ${location.pathname}`;
+const MOST = 500; // receipts that are kept
+
+document.documentElement.classList.add("live");
+localize(document);
+const list = document.getElementById("sent");
+const form = document.getElementById("upload");
+let timer = null;
+if (list) start(); else if (document.getElementById("refusal")) forget();
+
+function start() {
+  for (const receipt of receipts()) show(receipt);
+  list.addEventListener("submit", (event) => { event.preventDefault(); remove(event.target.closest("li"), event.target); });
+  document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") look(); });
+  if (form) begin(form, stored, look);
+}
+
+function receipts() {
+  try { return JSON.parse(localStorage.getItem(KEY)) ?? []; } catch { return []; }
+}
+
+function keep(kept) {
+  try {
+    if (kept.length) localStorage.setItem(KEY, JSON.stringify(kept.slice(-MOST))); else localStorage.removeItem(KEY);
+  } catch { /* a browser that keeps nothing: the page shows the file as long as it is open */ }
+}
+
+// One that says where to delete the file is told once, with the answer to the upload's last byte.
+function stored(file, address) {
+  const receipt = { name: file.name, size: file.size, at: new Date().toISOString(), delete: address && new URL(address, location).pathname };
+  keep([...receipts(), receipt]);
+  show(receipt);
+  look();
+}
+
+function show(receipt) {
+  const time = element("time", { dateTime: receipt.at });
+  const about = element("div", { className: "about" }, element("span", { className: "name" }, receipt.name),
+    element("p", { className: "dim" }, `${size(receipt.size)} · `, time));
+  const row = element("li", {}, about);
+  if (receipt.delete) {
+    const button = element("button", { className: "danger" }, "Delete");
+    button.setAttribute("aria-label", `Delete ${receipt.name}`);
+    row.append(element("form", { method: "post", action: receipt.delete, className: "row-actions" }, button));
+  }
+  localize(row);
+  list.prepend(row);
+  list.closest("section").hidden = false;
+}
+
+// Rows of the server and of this script are deleted alike: by what their forms say.
+async function remove(row, { action, elements }) {
+  const name = row.querySelector(".name").textContent;
+  try {
+    const body = elements.namedItem("id") ? new URLSearchParams({ id: elements.namedItem("id").value }) : undefined;
+    const answer = await fetch(action, { method: "POST", body, headers: { Accept: "text/html;q=0.1, application/json" } });
+    if (!answer.ok && answer.status !== 404) { announce(`${name} could not be deleted`); look(); return; }
+    keep(receipts().filter((receipt) => receipt.delete !== new URL(action).pathname));
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    row.remove();
+    announce(`${name} is deleted`);
+    if (!next) list.closest("section").hidden = true;
+    (next?.querySelector("button") ?? document.getElementById("picker"))?.focus();
+  } catch { announce(`${name} could not be deleted: the server cannot be reached`); }
+}
+
+// Many files may be stored, or refused, within a moment; all guests of a link share its requests.
+function look() {
+  timer ??= setTimeout(() => { timer = null; read(); }, 500);
+}
+
+// What the page says by now: what is left, or that the link has ended.
+async function read() {
+  try {
+    const answer = await fetch(location.pathname, { headers: { Accept: "text/html" }, redirect: "error" });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    localize(page);
+    const [bounds, refusal] = [page.getElementById("bounds"), page.getElementById("refusal")];
+    if (bounds) document.getElementById("bounds").replaceWith(document.adoptNode(bounds));
+    else if (refusal && [404, 410].includes(answer.status)) end(document.adoptNode(refusal));
+  } catch { /* the server is away; an upload tells of it */ }
+}
+
+function end(refusal) {
+  forget();
+  const heading = refusal.querySelector("h1");
+  heading.replaceWith(element("h2", {}, heading.textContent));
+  refusal.setAttribute("role", "alert");
+  document.getElementById("news").replaceChildren(refusal);
+  document.getElementById("bounds").hidden = true;
+  if (form) form.hidden = true;
+  for (const button of list.querySelectorAll("button")) button.remove();
+}
+
+// A link that has ended leaves no secret behind.
+function forget() {
+  for (const key of Object.keys(localStorage)) {
+    if (key === KEY || (key.startsWith("tus::") && localStorage.getItem(key).includes(`${location.pathname}/tus/`))) localStorage.removeItem(key);
+  }
+}
