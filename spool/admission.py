@@ -18,11 +18,12 @@ from spool.model import Usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from spool.counting import Ledger
     from spool.model import Allowance, GrantId, Principal
 
 _AHEAD: Final = 16 * 1024 * 1024
 """What an upload of unknown size holds beyond what it has written, and takes anew whenever that is used up."""
-_MOST_HELD: Final = 256 * 1024
+MOST_HELD: Final = 256 * 1024
 """Bytes that one upload may keep in memory until its commit writes them."""
 _LOOKS: Final = 3
 """How often index and disk are read before a refusal that may rest on having looked too early."""
@@ -260,22 +261,34 @@ class Reservation:
 
     async def take(self, size: int) -> None:
         """`size` bytes are about to be written. Raises QuotaExceeded, BeyondGrant or StorageFull if they may not be."""
-        await self._draw(size)
-        self._admission.land(self._before)
-        self._before, self._last = self._last, size
+        await self._reach(size)
+        self.taken(size)
 
     async def hold(self, size: int) -> bool:
         """Whether `size` bytes may stay in memory until the commit; then they are taken. Raises as `take` does."""
-        if self._held + size > _MOST_HELD:
+        if self._held + size > MOST_HELD:
             return False
-        await self._draw(size)
-        self._held += size
+        await self._reach(size)
+        self.held(size)
         return True
 
-    async def _draw(self, size: int) -> None:
+    async def _reach(self, size: int) -> None:
         if size > self.ahead:
             needed = size - self.ahead
             await self._admission.extend(self, needed, max(needed, _AHEAD))
+
+    def taken(self, size: int) -> None:
+        """`size` bytes, no more than were ahead, are about to be written."""
+        self._draw(size)
+        self._admission.land(self._before)
+        self._before, self._last = self._last, size
+
+    def held(self, size: int) -> None:
+        """`size` bytes, no more than were ahead, stay in memory until the commit."""
+        self._draw(size)
+        self._held += size
+
+    def _draw(self, size: int) -> None:
         self.ahead -= size
         self.written += size
 
@@ -294,3 +307,7 @@ class Reservation:
 
     def __exit__(self, *_: object) -> None:
         self._admission.release(self)
+
+
+if TYPE_CHECKING:
+    _ledger: type[Ledger] = Admission

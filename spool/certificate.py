@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from spool.config import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spool.config import Server
 
 _log = logging.getLogger(__name__)
@@ -24,10 +26,14 @@ _FLIGHTS: Final = 4
 class Certificate:
     """A certificate and its key, for one listener."""
 
-    def __init__(self, certificate: str, key: str) -> None:
-        """Reads both, which are paths of PEM files. Blocks. Raises ConfigError."""
+    def __init__(self, certificate: str, key: str, *, tried: bool = False) -> None:
+        """Reads both, which are paths of PEM files. Blocks. Raises ConfigError.
+
+        What another process has `tried` is not tried, and told to the log, once more.
+        """
         self._files = certificate, key
-        self._newest = self.context = _load(*self._files)
+        self._tried = tried
+        self._newest = self.context = _load(*self._files, tried=tried)
         self.context.sni_callback = self._show_newest
         self.renewed = asyncio.Event()
         """To be set when the files have changed."""
@@ -37,14 +43,14 @@ class Certificate:
 
         Raises ConfigError, and then they are shown what was shown before.
         """
-        self._newest = _load(*self._files)
+        self._newest = _load(*self._files, tried=self._tried)
 
     def _show_newest(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         """Called at the start of each handshake: a context in use is never written to, for half of it could fail."""
         connection.context = self._newest
 
-    async def reload_for_ever(self) -> None:
-        """Reloads each time that `renewed` is set."""
+    async def reload_for_ever(self, reloaded: Callable[[], None] = lambda: None) -> None:
+        """Reloads each time that `renewed` is set, and then calls `reloaded`."""
         while True:
             await self.renewed.wait()
             self.renewed.clear()
@@ -52,14 +58,16 @@ class Certificate:
                 await asyncio.to_thread(self.reload)
             except ConfigError as error:
                 _log.warning("certificate.kept", {"reason": str(error)})
+            else:
+                reloaded()
 
 
-def certificate_of(server: Server) -> Certificate | None:
+def certificate_of(server: Server, *, tried: bool = False) -> Certificate | None:
     """What the configuration names; None without TLS. Blocks. Raises ConfigError."""
-    return Certificate(server.tls_cert, server.tls_key) if server.tls_cert else None
+    return Certificate(server.tls_cert, server.tls_key, tried=tried) if server.tls_cert else None
 
 
-def _load(certificate: str, key: str) -> ssl.SSLContext:
+def _load(certificate: str, key: str, *, tried: bool) -> ssl.SSLContext:
     for name, path in (("tls_cert", certificate), ("tls_key", key)):
         try:
             with open(path, "rb"):  # noqa: PTH123  # OpenSSL does not say which of the two it could not read
@@ -76,7 +84,8 @@ def _load(certificate: str, key: str) -> ssl.SSLContext:
 
     try:
         context.load_cert_chain(certificate, key, password=refuse)
-        _try(context, certificate)
+        if not tried:
+            _try(context, certificate)
     except ssl.SSLError as error:
         raise ConfigError(f"server.tls_cert, server.tls_key: {_reason(error, certificate, key)}") from error
     return context

@@ -29,6 +29,7 @@ from spool.units import (
     SWITCH,
     TEXT,
     URL,
+    WORKERS,
     Kind,
     choice,
 )
@@ -55,6 +56,7 @@ class Server:
     host: str = _key(TEXT, "127.0.0.1")
     port: int = _key(PORT, 8080)
     unix: str = _key(TEXT, "")
+    workers: int = _key(WORKERS, 1)
     tls_cert: str = _key(TEXT, "")
     tls_key: str = _key(TEXT, "")
     base_url: str = _key(URL, "")

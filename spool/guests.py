@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from spool.model import Grant, GrantId
     from spool.ports import Clock
-    from spool.rates import Rates
+    from spool.rates import Counter
     from spool.sharing import Grants
 
     Interrupt = Callable[[Exception], None]
@@ -36,7 +36,7 @@ _REMEMBERED: Final = 1024
 class Guests:
     """Knows guests by the secret in the address, and their running uploads."""
 
-    def __init__(self, grants: Grants, rates: Rates, clock: Clock, allowance: Allowance) -> None:
+    def __init__(self, grants: Grants, rates: Counter, clock: Clock, allowance: Allowance) -> None:
         """`allowance` is that of an owner for whom nothing else is set."""
         self._grants = grants
         self._rates = rates
@@ -81,7 +81,7 @@ class Guests:
 
     async def _look(self, grant: Grant, hash_: str, passphrase: str) -> bool:
         guesser = Principal(f"grant {grant.id} passphrase", frozenset(), Allowance(requests_per_minute=GUESSES))
-        rate = self._rates.count(guesser)
+        rate = await self._rates.count(guesser)
         if rate is not None and rate.exceeded:
             detail = f"a link takes {GUESSES} tries of its pass phrase a minute"
             raise RateLimited(detail, rate.reset, limit=GUESSES, window=60)

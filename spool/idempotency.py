@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import KeyInUse, Rejected
 from spool.model import Answer
+from spool.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
+    from spool import counting
     from spool.ports import Answers, Clock
 
 LIFETIME: Final = timedelta(hours=24)
@@ -21,22 +23,20 @@ LIFETIME: Final = timedelta(hours=24)
 class Idempotency:
     """Which keys are in use now, and what was answered under them before."""
 
-    def __init__(self, answers: Answers, clock: Clock) -> None:
+    def __init__(self, answers: Answers, clock: Clock, turns: counting.Turns | None = None) -> None:
+        """`turns` are those of all processes, if there are several."""
         self._answers = answers
         self._clock = clock
-        self._running: set[tuple[str, str]] = set()
+        self._turns = turns or Turns()
 
-    @contextmanager
-    def running(self, answer: Answer) -> Iterator[None]:
-        """Marks the answer's key as in use. Raises KeyInUse if it is already."""
-        key = (answer.owner, answer.idempotency_key)
-        if key in self._running:
+    async def running(self, answer: Answer) -> AbstractContextManager[object]:
+        """The answer's key is in use, until the end of the `with`. Raises KeyInUse if it is already."""
+        let_go = await self._turns.try_take(f"key {len(answer.owner)} {answer.owner} {answer.idempotency_key}")
+        if let_go is None:
             raise KeyInUse("a request with this Idempotency-Key is still running")
-        self._running.add(key)
-        try:
-            yield
-        finally:
-            self._running.discard(key)
+        held = ExitStack()
+        held.callback(let_go)
+        return held
 
     def draft(self, owner: str, idempotency_key: str, fingerprint: str) -> Answer:
         """The answer to be, without its files."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from spool.admission import Admission, Reservation
+    from spool.counting import Hold, Ledger
     from spool.model import Answer, Intent, Principal, Resumable
     from spool.policy import Policy
     from spool.ports import Clock, Files, Inventory, LabelledStore, Sniffer
@@ -51,7 +51,7 @@ class Ingest:
         inventory: Inventory,
         sniffer: Sniffer,
         policy: Policy,
-        admission: Admission,
+        admission: Ledger,
         clock: Clock,
         dedupe: bool = True,
         inline_max: int = 0,
@@ -78,14 +78,16 @@ class Ingest:
         """Keys of blobs that are on their way: from before their first byte until after their row."""
         return frozenset(self._active)
 
+    async def active_keys(self) -> frozenset[Key]:
+        """The same, for who asks several processes."""
+        return self.active
+
     @property
     def running(self) -> int:
         """Uploads that run."""
         return self._admission.running
 
-    async def receive(
-        self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Reservation
-    ) -> Upload:
+    async def receive(self, intent: Intent, who: Principal, body: AsyncIterator[bytes], reservation: Hold) -> Upload:
         """Streams `body` into the store; the upload that it returns is staged durably, and not visible.
 
         A small one is not staged but kept in memory, as far as the reservation holds it.
@@ -107,8 +109,8 @@ class Ingest:
         self.metrics.stage.observe(monotonic() - start)
         return Upload(id, key, who.name, intent, terms, *arrival, grant=who.grant_id)
 
-    async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Reservation:
-        """Leave to send `size` bytes, or as many as come; see `Admission.admit`."""
+    async def admit(self, who: Principal, size: int | None, files: int = 1, *, least: int | None = None) -> Hold:
+        """Leave to send `size` bytes, or as many as come; see `Ledger.admit`."""
         return await self._admission.admit(who, size, files, least=least)
 
     def describe(self, upload: Upload, intent: Intent) -> Upload:
@@ -116,12 +118,7 @@ class Ingest:
         return replace(upload, intent=intent, terms=self._policy.admit(intent, self._clock()))
 
     async def _arrive(  # all of what one upload is made of
-        self,
-        key: Key,
-        hashes: Hashes,
-        source: AsyncIterator[list[bytes]],
-        reservation: Reservation,
-        policy: Policy,
+        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Hold, policy: Policy
     ) -> _Arrival:
         held = [b"".join(await anext(source, []))]
         media_type = await self.sniff(held[0], policy)
@@ -136,7 +133,7 @@ class Ingest:
         return _Arrival(staged, media_type, found)
 
     async def _stage(
-        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Reservation
+        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Hold
     ) -> tuple[Staged, dict[str, bytes]]:
         writer = await self._blobs.writer(key)
         try:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from spool import serve, upkeep
+from spool import process, serve, upkeep
 from spool.config import ConfigError
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.logs import escape
@@ -63,7 +63,7 @@ def _show_summary(summary: dict[str, int]) -> str:
 async def backup(config: Config, to: Path, *, link: bool) -> int:
     """`to` is a spool as that of the configuration is now, which may be in use. Raises ConfigError or SpoolError."""
     _check_place(config.storage.dir, to)
-    serve.raise_descriptor_limit()
+    process.raise_descriptor_limit()
     async with serve.open_storage(config) as (blobs, index):
         await asyncio.to_thread(_check_kin, to, await index.secret())
         try:
@@ -113,7 +113,7 @@ def _own(blobs: LocalStore, directory: Path) -> None:
 async def _prune(target: LocalStore, to: Path) -> int:
     """Whatever the new index does not name is gone."""
     async with aclosing(await open_index(to)) as index:
-        return await gc.run_once(target, index, frozenset, upkeep.EVER)
+        return await gc.run_once(target, index, gc.nobody, upkeep.EVER)
 
 
 def _show_copied(copied: Copied, removed: int) -> None:
@@ -128,7 +128,7 @@ async def rebuild(config: Config, *, deep: bool, force: bool) -> int:
     directory = config.storage.dir
     if not (directory / "blobs").is_dir():
         raise ConfigError(f"there is no spool in {directory}: name its directory with --dir")
-    serve.raise_descriptor_limit()
+    process.raise_descriptor_limit()
     os.umask(0o077)
     async with aclosing(await open_blobs(directory)) as blobs:
         _own(blobs, directory)

@@ -43,13 +43,24 @@ class JsonFormatter(logging.Formatter):
         return _ENCODE(event)
 
 
-def configure(form: str, level: str) -> None:
-    """Logs of Spool and of its libraries go to standard error. `form` is "text" or "json"."""
+def configure(form: str, level: str, *, pid: bool = False) -> None:
+    """Logs of Spool and of its libraries go to standard error. `form` is "text" or "json".
+
+    With `pid` each line says which process it is of.
+    """
     codecs.lookup("unicode_escape")  # Python loads it at its first use, and then there may be no descriptor left
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    if pid:
+        handler.addFilter(_add_pid)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("spool").setLevel(level.upper())
+
+
+def _add_pid(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, dict):
+        record.args = {**record.args, "pid": record.process}
+    return True
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -10,12 +10,13 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from operator import add
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from spool.errors import CutOff, Internal, RequestTimeout, SpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -89,6 +90,40 @@ class Metrics:
         self.scrubbed_blobs += 1
         self.scrubbed_bytes += size
         self.scrub_damaged += damaged
+
+    def told(self) -> dict[str, Any]:
+        """All of it, for another process: JSON can carry it, and `add` takes it."""
+        return {name: _told(value) for name, value in vars(self).items()}
+
+    def add(self, told: Mapping[str, Any]) -> None:
+        """What another process has counted, too."""
+        for name, value in told.items():
+            match getattr(self, name):
+                case Histogram() as histogram:
+                    counts, seconds = value
+                    histogram.counts = list(map(add, histogram.counts, counts))
+                    histogram.sum += seconds
+                case Counter() as counter:
+                    for *labels, number in value:
+                        counter[tuple(labels)] += number
+                case number:
+                    setattr(self, name, number + value)
+
+
+def _told(value: float | Histogram | Counter[tuple[str, ...]]) -> object:
+    if isinstance(value, Histogram):
+        return value.counts, value.sum
+    return [(*labels, number) for labels, number in value.items()] if isinstance(value, Counter) else value
+
+
+class Tally(NamedTuple):
+    """What processes of one server have counted, and how they stand."""
+
+    metrics: Metrics
+    active_uploads: int
+    queued: Mapping[str, int]
+    pids: Sequence[int]
+    """The processes, of which the first is the one that was started."""
 
 
 def outcome(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from spool.errors import RateLimited, SpoolError
 from spool.model import Window
@@ -39,6 +39,13 @@ class Rate:
             raise RateLimited(detail, self.reset, limit=self.limit, window=SECONDS)
 
 
+class Counter(Protocol):
+    """Counts requests, of all processes together."""
+
+    async def count(self, who: Principal) -> Rate | None:
+        """Counts one request, unless it is one too many; None for a principal that may send any number."""
+
+
 class Rates:
     """Counts requests. A minute begins with the first request after the last minute is over."""
 
@@ -52,8 +59,7 @@ class Rates:
         """Goes on where `save` left off."""
         self._windows = {window.owner: window for window in await self._index.windows()}
 
-    def count(self, who: Principal) -> Rate | None:
-        """Counts one request, unless it is one too many; None for a principal that may send any number."""
+    async def count(self, who: Principal) -> Rate | None:
         limit = who.allowance.requests_per_minute
         if not limit:
             return None
@@ -96,3 +102,7 @@ class Rates:
         while True:
             await asyncio.sleep(1)
             await self.save_if_possible()
+
+
+if TYPE_CHECKING:
+    _counter: type[Counter] = Rates

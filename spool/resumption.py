@@ -22,12 +22,14 @@ from spool.model import Resumable, Staged, Upload, UploadId
 from spool.policy import file_too_large, require_grant
 from spool.staging import HEAD, digests, new_hashes, new_key, update
 from spool.turn import Turn
+from spool.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
     from typing import BinaryIO
 
+    from spool import counting
     from spool.ingest import Ingest
     from spool.model import File, Intent, Principal
     from spool.policy import Policy
@@ -54,8 +56,12 @@ class Resumption:
         policy: Policy,
         clock: Clock,
         ttl: timedelta,
+        turns: counting.Turns | None = None,
     ) -> None:
-        """`ttl` is how long an upload without progress is kept, and a finished one remembered."""
+        """`ttl` is how long an upload without progress is kept, and a finished one remembered.
+
+        `turns` are those of all processes, if there are several.
+        """
         self.ingest = ingest
         self.blobs = blobs
         self.uploads = uploads
@@ -64,7 +70,7 @@ class Resumption:
         self._grants = grants
         self._clock = clock
         self._ttl = ttl
-        self._turns: dict[UploadId, Turn] = {}
+        self._turns = turns or Turns()
         self._hashes: OrderedDict[UploadId, tuple[int, Hashes]] = OrderedDict()
 
     async def create(
@@ -100,9 +106,8 @@ class Resumption:
         Raises NotFound, also for the uploads of others; Gone.
         """
         lifecycle.visible(await self.uploads.upload(id), who, dialect, self._clock())
-        while running := self._turns.get(id):
-            await running.stop()
-        turn = self._turns[id] = Turn(self, id, self.policy.under(who.grant))
+        turn = Turn(self, id, self.policy.under(who.grant))
+        turn.let_go = await self._turns.take(id, turn.stop)
         try:
             await turn.begin()
         except BaseException:
@@ -118,6 +123,14 @@ class Resumption:
         """
         if upload.file_id is not None:
             return await self._files.file(upload.file_id)
+        # One at a time, in all processes: a commit that fails takes back links that another one may rest on.
+        let_go = await self._turns.take(f"finish {upload.id}", _go_on)
+        try:
+            return await self._finish(upload)
+        finally:
+            let_go()
+
+    async def _finish(self, upload: Resumable) -> File:
         try:
             return await self.ingest.finish(await self._whole(upload), upload)
         except (BadType, DigestMismatch, Gone, BeyondGrant):
@@ -186,7 +199,7 @@ class Resumption:
 
     def has_turn(self, id: UploadId) -> bool:
         """Whether a request is at the upload."""
-        return id in self._turns
+        return self._turns.taken(id)
 
     def renewed(self, upload: Resumable) -> Resumable:
         """The upload with its whole time to live before it."""
@@ -194,9 +207,7 @@ class Resumption:
 
     def end(self, turn: Turn) -> None:
         """The turn is over, and the next one may begin."""
-        if self._turns.get(turn.id) is turn:
-            del self._turns[turn.id]
-        turn.ended.set()
+        turn.let_go()
 
     def hashes_at(self, upload: Resumable) -> Hashes:
         """The upload's running hashes, to go on with; empty if they are not known at its offset."""
@@ -223,6 +234,10 @@ class Resumption:
     async def _read_head(self, upload: Resumable) -> bytes:
         with await self.blobs.open(upload.key, staged=True) as blob:
             return await asyncio.get_running_loop().run_in_executor(None, _read, blob, min(HEAD, upload.staged.offset))
+
+
+def _go_on() -> None:
+    """Nobody stops who finishes an upload."""
 
 
 def _hash(blob: BinaryIO, upload: Resumable) -> Hashes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import resource
@@ -11,21 +10,22 @@ import signal
 import time
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiojobs
 import aiojobs.aiohttp
-from aiohttp import web
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_parser import HttpRequestParserPy
 
 from spool import __version__, systemd
 from spool.admission import Admission, Capacity
+from spool.attempts import Attempts
 from spool.catalog import Catalog
 from spool.certificate import certificate_of
 from spool.config import supervision, traced
+from spool.crew.office import Counted
 from spool.errors import StorageFull, Unavailable
 from spool.guests import Guests
 from spool.idempotency import Idempotency
@@ -33,58 +33,51 @@ from spool.ingest import Ingest
 from spool.metrics import Metrics
 from spool.model import Allowance, By
 from spool.policy import Policy
+from spool.process import keep_freed_memory, raise_descriptor_limit
 from spool.rates import Rates
 from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
 from spool.store import INDEX, open_blobs, open_index
 from spool.tokens import hash_secret, new_token
 from spool.tracing import open_tracing
-from spool.upkeep import upkeep
+from spool.turns import Turns
+from spool.upkeep import beat, running, upkeep
 from spool.web.app import make_app
 from spool.web.connection import Runner, access_log
 from spool.web.crowd import Crowd
+from spool.web.listen import Busy as Busy  # noqa: PLC0414  # what `run` raises
+from spool.web.listen import listen_on, only_this_machine, show_address
 from spool.web.resumable import make_dialects
 from spool.web.site import Addresses, Readiness, Site, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
     from socket import socket
 
+    from aiohttp import web
+
+    from spool import counting
     from spool.certificate import Certificate
-    from spool.config import Config, Supervision
+    from spool.config import Config, Limits
     from spool.ports import Index, LabelledStore
+    from spool.rates import Counter
     from spool.store import LocalStore, SqliteIndex
 
 _log = logging.getLogger(__name__)
 
-FOREIGN_GRACE: Final = timedelta(hours=24)
-"""How long a blob without a record is left alone where another process may still be receiving it."""
-_SCRUB_EVERY: Final = timedelta(minutes=1)
-EVER: Final = datetime.max.replace(tzinfo=UTC)
+_LOCK_TRIES, _LOCK_PAUSE = 20, 0.05
 _KEEPALIVE: Final = 75
 _LINGER: Final = 3
 """Seconds in which what a refused client still sends is read and dropped, so that it gets to see the refusal."""
 _COMMIT_GRACE: Final = 30
 _LOOK_AGAIN: Final = 0.1
 """Seconds in which uploads may be admitted by one look at the disk: others may take of it meanwhile."""
-_BACKLOG: Final = 1024
-"""Connections that the kernel keeps until they are accepted."""
-_ACCEPTS: Final = 1
-"""Connections that are accepted in one turn of the event loop: with each more, whoever is served waits for one more."""
 _RESERVE: Final = 128
 """Descriptors that no connection may take: half of them for connections that come at once or are being refused."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
-_LARGE: Final = 1024 * 1024
-"""Bytes from which on an allocation is given back to the system at once: more than a read from a socket takes."""
-_MOST_KEPT: Final = 32 * 1024 * 1024
-"""Bytes of freed memory that the process keeps: twice what the batches of all uploads share."""
 _MAX_FIELD: Final = 64 * 1024
 """Bytes of one header field: Upload-Metadata and Upload-Concat can be long."""
-
-
-class Busy(Exception):
-    """The address or the directory is in use by somebody else."""
 
 
 def now() -> datetime:
@@ -92,14 +85,23 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class Counters(NamedTuple):
+    """What is counted once for all processes, as one of them sees it."""
+
+    ledger: counting.Ledger
+    rates: Counter
+    turns: counting.Turns
+    attempts: counting.Attempts
+
+
 @asynccontextmanager
-async def open_storage(config: Config) -> AsyncIterator[tuple[LocalStore, SqliteIndex]]:
-    """The blobs and the index, closed at the end. Raises SpoolError."""
+async def open_storage(config: Config, *, shared: bool = False) -> AsyncIterator[tuple[LocalStore, SqliteIndex]]:
+    """The blobs and the index, closed at the end; `shared` if several processes serve. Raises SpoolError."""
     os.umask(0o077)
     directory = config.storage.dir
     async with aclosing(await open_blobs(directory)) as blobs:
         await _refuse_lost_index(directory, blobs)
-        async with aclosing(await open_index(directory)) as index:
+        async with aclosing(await open_index(directory, shared=shared)) as index:
             yield blobs, index
 
 
@@ -112,23 +114,30 @@ async def _refuse_lost_index(directory: Path, blobs: LocalStore) -> None:
         raise Unavailable(f"{directory} holds blobs but no index: restore a backup, or run `spool reindex`")
 
 
-def _make_ingest(
-    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, policy: Policy
-) -> Ingest:
+async def make_counted(config: Config, blobs: LocalStore, index: SqliteIndex) -> Counted:
+    """What is counted once; the rates go on where they were saved."""
+
     async def free() -> int:
         promised = await index.promised()  # first, or bytes that arrive in between would count nowhere
-        return await blobs.free() - promised - index.owed
+        return await blobs.free() - promised - await index.owed()
 
     limits = config.limits
+    rates = Rates(index, now)
+    await rates.restore()
+    capacity = Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN)
+    return Counted(Admission(capacity, free, index.usage, index.grant_usage), rates, Turns(), Attempts(now))
+
+
+def _make_ingest(
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, ledger: counting.Ledger
+) -> Ingest:
     return Ingest(
         blobs=blobs,
         files=index,
         inventory=index,
         sniffer=sniffer,
-        policy=policy,
-        admission=Admission(
-            Capacity(limits.max_uploads, limits.min_free_space, _LOOK_AGAIN), free, index.usage, index.grant_usage
-        ),
+        policy=_policy(config),
+        admission=ledger,
         clock=now,
         dedupe=config.storage.dedupe,
         inline_max=config.storage.inline_max,
@@ -136,53 +145,66 @@ def _make_ingest(
     )
 
 
-def _make_resumption(
-    ingest: Ingest, blobs: LocalStore, index: SqliteIndex, policy: Policy, ttl: timedelta
-) -> Resumption:
-    return Resumption(
-        ingest=ingest, blobs=blobs, uploads=index, files=index, grants=index, policy=policy, clock=now, ttl=ttl
-    )
-
-
 async def make_site(
-    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, sockets: Sequence[socket] = ()
+    config: Config, blobs: LocalStore, index: SqliteIndex, sniffer: MagicSniffer, *, counters: Counters | None = None
 ) -> Site:
-    """Everything the handlers work with. The server listens on `sockets`, or as it is configured."""
+    """Everything the handlers work with, with counters of its own if need be. It listens as it is configured."""
     limits, server = config.limits, config.server
-    policy = Policy(
-        limits.max_file_size, config.policy.allow_types, config.policy.deny_types, config.policy.expire_after or None
-    )
-    ingest = _make_ingest(config, blobs, index, sniffer, policy)
-    allowance = Allowance(limits.quota, limits.quota_files, limits.requests_per_minute, limits.uploads_per_principal)
-    rates = Rates(index, now)
-    await rates.restore()
+    ledger, rates, turns, attempts = counters or await make_counted(config, blobs, index)
+    ingest = _make_ingest(config, blobs, index, sniffer, ledger)
     tus, rufh = make_dialects(limits.max_file_size, int(limits.upload_ttl.total_seconds()))
     return Site(
         ingest=ingest,
-        resumption=_make_resumption(ingest, blobs, index, policy, limits.upload_ttl),
+        resumption=_make_resumption(config, blobs, index, ingest, turns),
         tus=tus,
         rufh=rufh,
         interim_responses=server.interim_responses,
         catalog=Catalog(blobs, index, now),
-        idempotency=Idempotency(index, now),
+        idempotency=Idempotency(index, now, turns),
         index=index,
         blobs=blobs,
-        policy=policy,
+        policy=_policy(config),
         limits=limits,
         clock=now,
         undo_grace=config.storage.undo_grace,
-        allowance=allowance,
+        allowance=_allowance(limits),
         rates=rates,
-        guests=Guests(index, rates, now, allowance),
+        guests=Guests(index, rates, now, _allowance(limits)),
+        attempts=attempts,
         addresses=Addresses(server.base_url, server.media_base_url, server.trusted_proxies, await index.secret()),
         accel_location=server.accel_location.rstrip("/") if server.accel else None,
-        open_to_machine=_only_this_machine(config, sockets),
+        open_to_machine=only_this_machine(config),
         traffic=Traffic(),
         metrics=ingest.metrics,
         metrics_public=server.metrics == "public",
         queues={"publish": lambda: blobs.queued, "index": lambda: index.queued},
         readiness=Readiness(lambda: _probe(blobs, index, limits.min_free_space)),
     )
+
+
+def _make_resumption(
+    config: Config, blobs: LocalStore, index: SqliteIndex, ingest: Ingest, turns: counting.Turns
+) -> Resumption:
+    return Resumption(
+        ingest=ingest,
+        blobs=blobs,
+        uploads=index,
+        files=index,
+        grants=index,
+        policy=_policy(config),
+        clock=now,
+        ttl=config.limits.upload_ttl,
+        turns=turns,
+    )
+
+
+def _policy(config: Config) -> Policy:
+    policy = config.policy
+    return Policy(config.limits.max_file_size, policy.allow_types, policy.deny_types, policy.expire_after or None)
+
+
+def _allowance(limits: Limits) -> Allowance:
+    return Allowance(limits.quota, limits.quota_files, limits.requests_per_minute, limits.uploads_per_principal)
 
 
 async def _probe(blobs: LabelledStore, index: Index, min_free_space: int) -> None:
@@ -201,30 +223,73 @@ def make_application(site: Site, cors_origins: Sequence[str] = ()) -> web.Applic
 
 async def run(config: Config) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises Busy, ConfigError or SpoolError if it cannot start."""
+    stop, told = prepare(), supervision()
+    sockets = systemd.inherited(told)
+    certificate, started = certificate_of(config.server), asyncio.Event()
+    if certificate:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
+    async with own_site(config, sockets) as (own, counted, _), telling_spans(own) as site:
+
+        def ready(runner: Runner, most: int) -> None:
+            log_start(config, runner.addresses, most)
+            systemd.tell(told, "READY=1")
+            started.set()
+
+        async with running(beat(told, started)):
+            background = upkeep(config.storage, site, counted.rates, site.ingest.active_keys)
+            listen = partial(listen_on, config, sockets)
+            await answer(config, site, certificate, stop, listen=listen, ready=ready, meanwhile=background)
+    _log.info("server.stopped")
+
+
+def prepare() -> asyncio.Event:
+    """The process is ready to serve; what it returns is set by SIGTERM and SIGINT. Raises Unavailable."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    told = supervision()
-    sockets = systemd.inherited(told)
-    certificate = certificate_of(config.server)
-    if certificate:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.renewed.set)
     _require_compiled_parser()
     raise_descriptor_limit()
-    _keep_freed_memory()
-    sniffer = MagicSniffer()
-    async with open_tracing(traced(), time.time_ns) as tracing, open_storage(config) as (blobs, index):
-        if not blobs.lock():
+    keep_freed_memory()
+    return stop
+
+
+@asynccontextmanager
+async def own_site(
+    config: Config, sockets: Sequence[socket], *, shared: bool = False
+) -> AsyncIterator[tuple[Site, Counted, int]]:
+    """The site of a process that owns the directory, what is counted in it, and the descriptor that it is owned by.
+
+    Raises Busy or SpoolError.
+    """
+    async with aclosing(MagicSniffer()) as sniffer, open_storage(config, shared=shared) as (blobs, index):
+        if not await _own(blobs):
             raise Busy(f"another spool serves {config.storage.dir}: stop it, or give this one a --dir of its own")
-        site = await make_site(config, blobs, index, sniffer, sockets)
-        if tracing:
-            tracing.watch(site.metrics)
-            site = replace(site, tracing=tracing)
+        counted = await make_counted(config, blobs, index)
+        site = await make_site(config, blobs, index, sniffer, counters=Counters(*counted))
+        site = replace(site, open_to_machine=only_this_machine(config, sockets))
         if not site.open_to_machine:
             await _make_first_token(index)
-        await _serve(config, site, certificate, stop, told=told, sockets=sockets)
-    await sniffer.aclose()
-    _log.info("server.stopped")
+        yield site, counted, blobs.owned_by()
+
+
+@asynccontextmanager
+async def telling_spans(site: Site) -> AsyncIterator[Site]:
+    """The site, with what tells of spans if anybody wants to know. Raises ConfigError."""
+    async with open_tracing(traced(), time.time_ns) as tracing:
+        if tracing is None:
+            yield site
+            return
+        tracing.watch(site.metrics)
+        yield replace(site, tracing=tracing)
+
+
+async def _own(blobs: LocalStore) -> bool:
+    """Whether this process owns the directory: workers of a server that was killed need a moment to end."""
+    for _ in range(_LOCK_TRIES):
+        if blobs.lock():
+            return True
+        await asyncio.sleep(_LOCK_PAUSE)
+    return False
 
 
 def _require_compiled_parser() -> None:
@@ -233,41 +298,45 @@ def _require_compiled_parser() -> None:
         raise Unavailable("aiohttp runs without its compiled parser: unset AIOHTTP_NO_EXTENSIONS, or install its wheel")
 
 
-async def _serve(  # noqa: PLR0913  # what it is made of
+async def answer(  # noqa: PLR0913  # the two composition roots name each of them
     config: Config,
     site: Site,
     certificate: Certificate | None,
     stop: asyncio.Event,
     *,
-    told: Supervision,
-    sockets: Sequence[socket],
+    listen: Callable[[Runner], Awaitable[Callable[[], Awaitable[None]]]],
+    ready: Callable[[Runner, int], None],
+    meanwhile: AbstractAsyncContextManager[None],
+    share: int = 1,
 ) -> None:
-    crowd, most = _make_crowd(config.limits.max_connections, site.metrics)
+    """Answers requests until `stop`, then drains. Takes one `share`-th of the connections.
+
+    `ready` is told how many those are, once `listen` has begun to take some; from then on `meanwhile` is entered. What
+    `listen` returns ends it.
+    """
+    crowd, most = _make_crowd(max(1, config.limits.max_connections // share), site.metrics)
     runner = _make_runner(config, site, crowd, certificate)
     await runner.setup()
-    background = aiojobs.Scheduler()
+    jobs = aiojobs.Scheduler()
     try:
-        await _listen(config, runner, sockets)
-        _log_start(config, runner, most)
-        systemd.tell(told, "READY=1")
-        await background.spawn(systemd.beat_for_ever(told))
+        close = await listen(runner)
+        ready(runner, most)
+        await jobs.spawn(site.guests.watch())
         if certificate:
-            await background.spawn(certificate.reload_for_ever())
-        async with upkeep(config.storage, site):
+            await jobs.spawn(certificate.reload_for_ever())
+        async with meanwhile:
             await stop.wait()
-            systemd.tell(told, "STOPPING=1")
-            await _drain(config, site, runner)
+            await _drain(config, site, close)
     finally:
-        await background.close()
+        await jobs.close()
         await runner.cleanup()
 
 
-async def _drain(config: Config, site: Site, runner: Runner) -> None:
+async def _drain(config: Config, site: Site, close: Callable[[], Awaitable[None]]) -> None:
     """First of all: aiohttp's own clean-up would throw away what clients still send."""
     grace = config.server.shutdown_grace.total_seconds()
     _log.info("server.draining", {"grace": grace})
-    for listener in runner.sites:
-        await listener.stop()
+    await close()
     if not await site.traffic.drain(grace):
         _log.warning("server.cut_off", {"uploads": len(site.ingest.active)})
 
@@ -289,60 +358,14 @@ def _make_runner(config: Config, site: Site, crowd: Crowd, certificate: Certific
     )
 
 
-async def _listen(config: Config, runner: Runner, sockets: Sequence[socket]) -> None:
-    server = config.server
-    try:
-        if sockets:
-            sites: list[web.BaseSite] = [web.SockSite(runner, given, backlog=_ACCEPTS) for given in sockets]
-        elif server.unix:
-            sites = [web.UnixSite(runner, server.unix, backlog=_ACCEPTS)]
-        else:
-            sites = [web.TCPSite(runner, server.host, server.port, backlog=_ACCEPTS)]
-        for site in sites:
-            await site.start()
-        if server.unix and not sockets:
-            os.chmod(server.unix, 0o660)  # noqa: PTH101  # before anything else runs
-    except OSError as error:
-        where = server.unix or f"{server.host}:{server.port}"
-        # asyncio's own words name the address again; numbers below 0 are the resolver's
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-        raise Busy(f"cannot listen on {where}: {reason}") from error
-    listening = [each for site in sites for each in site._server.sockets]  # type: ignore[union-attr]  # noqa: SLF001  # aiohttp tells nobody
-    for listener in listening:
-        with listener.dup() as kernels:
-            kernels.listen(_BACKLOG)  # asyncio takes one number for both
-
-
-def _log_start(config: Config, runner: Runner, most: int) -> None:
+def log_start(config: Config, addresses: Iterable[tuple[str, int] | str], most: int) -> None:
+    """Says that and where the server listens, and how many connections it takes."""
     scheme = "https" if config.server.tls_cert else "http"
-    address = ",".join(_show_address(address, scheme) for address in runner.addresses)
+    address = ",".join(show_address(address, scheme) for address in addresses)
     _log.info(
         "server.started",
         {"address": address, "dir": config.storage.dir, "version": __version__, "connections": most},
     )
-
-
-def _show_address(address: tuple[str, int] | str, scheme: str) -> str:
-    if isinstance(address, str):
-        return f"unix:{address}"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"{scheme}://{host}:{address[1]}"
-
-
-def _only_this_machine(config: Config, sockets: Sequence[socket]) -> bool:
-    """Whether nobody else can connect: a proxy that is configured speaks for others."""
-    server = config.server
-    if server.trusted_proxies or server.accel or server.base_url or server.media_base_url:
-        return False
-    if sockets:
-        return systemd.only_this_machine(sockets)
-    host = server.host
-    if server.unix or host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _make_first_token(index: SqliteIndex) -> None:
@@ -364,16 +387,3 @@ def _make_crowd(max_connections: int, metrics: Metrics) -> tuple[Crowd, int]:
     if most < 1:
         raise Unavailable(f"the hard limit of {limit} open files leaves none for connections: raise it (ulimit -Hn)")
     return Crowd(most, limit - _RESERVE, metrics), most
-
-
-def raise_descriptor_limit() -> None:
-    """As many files may be open as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _keep_freed_memory() -> None:
-    """Buffers that sockets are read into are used again: glibc gives them back, and then each page costs a fault."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)

@@ -15,7 +15,7 @@ from spool.staging import HEAD, Stage, batches
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from spool.admission import Reservation
+    from spool.counting import Hold
     from spool.ingest import Ingest
     from spool.model import Resumable, UploadId
     from spool.policy import Policy
@@ -67,7 +67,8 @@ class Turn:
         """`policy` is that for whoever takes the turn."""
         self.id = id
         self._policy = policy
-        self.ended = asyncio.Event()
+        self.let_go: Callable[[], None]
+        """Lets the next turn begin; idempotent."""
         self.held = ExitStack()
         """What the turn holds until its row counts what arrived: it is let go of when the turn has been saved."""
         self.upload: Resumable
@@ -89,12 +90,11 @@ class Turn:
         upload = await self._keeper.uploads.upload(self.id)
         self.upload = upload if upload.state == "finished" else await self._keeper.uploads.claim(self.id)
 
-    async def stop(self) -> None:
-        """What this turn has received is saved, its request is told Superseded, and it has ended."""
+    def stop(self) -> None:
+        """The turn will end soon: what it has received is saved, and its request is told Superseded."""
         self._stopped = True
         if self._interrupt is not None:
             self._interrupt(_superseded())
-        await self.ended.wait()
 
     def expect(self, length: int | None) -> None:
         """The upload's length is known, if it is given. Raises InconsistentLength or TooLarge."""
@@ -113,7 +113,7 @@ class Turn:
         *,
         completes: bool | None = None,
         verification: Verification | None = None,
-        reservation: Reservation | None = None,
+        reservation: Hold | None = None,
         progress: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """Stages `body` after what is there. Whatever ends it early, `save` keeps what arrived.
@@ -148,7 +148,7 @@ class Turn:
         self,
         body: AsyncIterator[bytes],
         verification: Verification | None,
-        reservation: Reservation | None,
+        reservation: Hold | None,
         progress: Callable[[int], Awaitable[None]] | None,
     ) -> None:
         clock = asyncio.get_running_loop().time
@@ -170,7 +170,7 @@ class Turn:
         if verification is not None:
             await self._verify(verification)
 
-    async def _stage_batch(self, batch: list[bytes], size: int, reservation: Reservation | None) -> None:
+    async def _stage_batch(self, batch: list[bytes], size: int, reservation: Hold | None) -> None:
         assert self._stage is not None
         if self.upload.media_type is None and not self.upload.staged.offset and size >= HEAD:
             self.upload = replace(

@@ -112,6 +112,13 @@ def _parse_count(value: object) -> int:
     return count
 
 
+def _parse_workers(value: object) -> int:
+    count = _parse_count(value)
+    if count > 64:  # noqa: PLR2004
+        raise ValueError
+    return count
+
+
 def _parse_switch(value: object) -> bool:
     words = {"true": True, "false": False}
     if str(value).lower() not in words:
@@ -150,6 +157,7 @@ URL: Final = Kind('an address such as "https://media.example.org"', _parse_url, 
 SWITCH: Final = Kind("true or false", _parse_switch, lambda on: "true" if on else "false")
 PORT: Final = Kind("a port from 0 to 65535", _parse_port, str)
 COUNT: Final = Kind("a number from 1 up", _parse_count, str)
+WORKERS: Final = Kind("a number from 1 to 64", _parse_workers, str)
 LIMIT: Final = Kind("a number, or 0 for no limit", _parse_number, str)
 SIZE: Final = Kind('a size such as "64 KiB" or "10 GB"', _parse_size, lambda size: _show_text(_show_size(size)))
 DURATION: Final = Kind(

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Final
 
 import aiojobs
 
+from spool import systemd
 from spool.catalog import Catalog
 from spool.errors import SpoolError
 from spool.idempotency import Idempotency
 from spool.work import audit, expiry, gc, resumables, scrub, sharing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-    from spool.config import Storage
+    from spool.config import Storage, Supervision
     from spool.model import Key
     from spool.ports import Clock, Index, LabelledStore
+    from spool.rates import Rates
     from spool.web.site import Site
 
-    Active = Callable[[], frozenset[Key]]
-    """Tells the keys of blobs that are on their way."""
+    Active = Callable[[], Awaitable[frozenset[Key]]]
+    """Tells the keys of blobs that are on their way, in any process of the server."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,26 +37,41 @@ _SCRUB_EVERY: Final = timedelta(minutes=1)
 
 
 @asynccontextmanager
-async def upkeep(storage: Storage, site: Site) -> AsyncIterator[None]:
-    """The background steps run meanwhile."""
+async def upkeep(storage: Storage, site: Site, rates: Rates, active: Active) -> AsyncIterator[None]:
+    """The background steps run meanwhile. `rates` are those of all processes, and so is what is `active`."""
+    steps = [_sweep_for_ever(site, storage, active), rates.keep_saving()]
+    if storage.scrub_interval:
+        steps.append(_scrub_for_ever(site, storage.scrub_interval))
+    try:
+        async with running(*steps):
+            yield
+    finally:
+        await rates.save_if_possible()
+
+
+@asynccontextmanager
+async def running(*steps: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """These run meanwhile, and no longer."""
     jobs = aiojobs.Scheduler()
     try:
-        await jobs.spawn(_sweep_for_ever(site, storage))
-        await jobs.spawn(site.rates.keep_saving())
-        await jobs.spawn(site.guests.watch())
-        if storage.scrub_interval:
-            await jobs.spawn(_scrub_for_ever(site, storage.scrub_interval))
+        for step in steps:
+            await jobs.spawn(step)
         yield
     finally:
         await jobs.close()
-        await site.rates.save_if_possible()
 
 
-async def _sweep_for_ever(site: Site, storage: Storage) -> None:
+async def beat(told: Supervision, started: asyncio.Event) -> None:
+    """Whoever supervises this process is told that it lives, once it has `started`."""
+    await started.wait()
+    await systemd.beat_for_ever(told)
+
+
+async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, site.clock)
-            swept = await sweep(site.blobs, site.index, lambda: site.ingest.active, EVER, site.clock)
+            swept = await sweep(site.blobs, site.index, active, EVER, site.clock)
             site.metrics.swept(*swept, site.clock().timestamp())
             await audit.run_once(site.index, site.clock, storage.audit_ttl)
         except SpoolError as error:
@@ -95,4 +112,4 @@ async def sweep_beside(blobs: LabelledStore, index: Index, clock: Clock, *, owne
 
     `owned` says that there is none, for this process owns the directory.
     """
-    return await sweep(blobs, index, frozenset, EVER if owned else clock() - FOREIGN_GRACE, clock)
+    return await sweep(blobs, index, gc.nobody, EVER if owned else clock() - FOREIGN_GRACE, clock)

@@ -139,13 +139,17 @@ class Server:
         assert match
         return int(match[1]) * 1024
 
-    def descriptors(self) -> list[str]:
-        """What the process has open."""
-        found = []
-        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+    def workers(self) -> list[int]:
+        """The processes that answer requests, if there are several."""
+        found: list[str] = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
             with suppress(FileNotFoundError):
-                found.append(str(descriptor.readlink()))
-        return found
+                found += (task / "children").read_text("ascii").split()
+        return [int(pid) for pid in found]
+
+    def descriptors(self) -> list[str]:
+        """What the process has open, and its workers."""
+        return [target for pid in (self.pid, *self.workers()) for target in descriptors(pid)]
 
     def has_read(self, client: socket.socket) -> bool:
         """Whether nothing that this client sent still waits to be read."""
@@ -202,6 +206,16 @@ class Server:
             self.kill()
 
 
+def descriptors(pid: int) -> list[str]:
+    """What this process has open; nothing if it is gone."""
+    found = []
+    with suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(descriptor.readlink()))
+    return found
+
+
 @dataclass(frozen=True)
 class Answer:
     """What curl printed."""
@@ -256,9 +270,11 @@ def strace(call: str, effect: str) -> list[str]:
 @contextmanager
 def slowed(server: Server, call: str, effect: str) -> Iterator[None]:
     """A running server whose system calls `call` are delayed: `effect` such as delay_exit=MICROSECONDS."""
-    tracer = subprocess.Popen([*strace(call, effect), "-p", str(server.pid)], stderr=subprocess.PIPE)
+    pids = server.pid, *server.workers()
+    attached = [argument for pid in pids for argument in ("-p", str(pid))]
+    tracer = subprocess.Popen([*strace(call, effect), *attached], stderr=subprocess.PIPE)
     try:
-        eventually(lambda: tracer.poll() is not None or _traced(server.pid))
+        eventually(lambda: tracer.poll() is not None or all(map(_traced, pids)))
         if tracer.poll() is not None:
             lacking(f"strace cannot trace here: {tracer.communicate()[1].decode().strip()}")
         yield

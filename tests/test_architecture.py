@@ -15,12 +15,39 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("model", "errors", "units"),
     ("sharing", "hiding", "batch"),
-    ("ports", "policy", "tokens", "config", "labels", "logs", "lifecycle", "staging", "metrics", "systemd"),
-    ("admission", "idempotency", "ingest", "catalog", "certificate", "sniff", "turn", "rates", "guests", "tracing"),
+    (
+        "ports",
+        "policy",
+        "tokens",
+        "config",
+        "labels",
+        "logs",
+        "lifecycle",
+        "staging",
+        "metrics",
+        "systemd",
+        "turns",
+        "process",
+        "counting",
+    ),
+    (
+        "admission",
+        "attempts",
+        "idempotency",
+        "ingest",
+        "catalog",
+        "certificate",
+        "sniff",
+        "turn",
+        "rates",
+        "guests",
+        "tracing",
+    ),
     ("resumption",),
-    ("web", "work"),
+    ("web", "work", "crew"),
     ("upkeep",),
     ("serve",),
+    ("workers",),
     ("integrity",),
     ("cli",),
     ("__main__",),
@@ -32,7 +59,7 @@ ANNEXES = {
     "client": {"model", "errors", "units"},
 }
 """Rooms that stand beside the floors, and all that they see."""
-ROOMS = {"web", "work", *ANNEXES}
+ROOMS = {"web", "work", "crew", *ANNEXES}
 DRIVERS = {"protocol": {"web"}, "store": {"serve", "integrity", "cli"}, "client": {"cli"}}
 """Who may drive a room beside the floors."""
 

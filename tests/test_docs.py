@@ -226,7 +226,7 @@ def test_every_command_has_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_flag_of_a_command_is_in_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
     for command, cells in table(OPERATE, "## Commands").items():
         missing = flags(capsys, *command.split()[1:]) - set(re.findall(r"--[a-z-]+", cells[0]))
-        assert missing <= {"--config", "--dir", "--host", "--port", "--unix"}, command
+        assert missing <= {"--config", "--dir", "--host", "--port", "--unix", "--workers"}, command
 
 
 def test_every_exit_code_has_an_entry() -> None:

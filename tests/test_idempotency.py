@@ -42,30 +42,30 @@ async def test_draft_has_the_time_of_the_clock_and_no_files(idempotency: Idempot
 
 async def test_key_is_in_use_while_its_request_runs(idempotency: Idempotency) -> None:
     draft = idempotency.draft("ada", "key", "print")
-    with idempotency.running(draft), pytest.raises(KeyInUse), idempotency.running(draft):
+    with await idempotency.running(draft), pytest.raises(KeyInUse), await idempotency.running(draft):
         pass
 
 
 async def test_key_stays_in_use_after_another_request_was_turned_away(idempotency: Idempotency) -> None:
     draft = idempotency.draft("ada", "key", "print")
-    with idempotency.running(draft):
+    with await idempotency.running(draft):
         for _ in range(2):
-            with pytest.raises(KeyInUse), idempotency.running(draft):
+            with pytest.raises(KeyInUse), await idempotency.running(draft):
                 pass
 
 
 async def test_key_is_free_after_its_request_failed(idempotency: Idempotency) -> None:
     draft = idempotency.draft("ada", "key", "print")
-    with pytest.raises(ZeroDivisionError), idempotency.running(draft):
+    with pytest.raises(ZeroDivisionError), await idempotency.running(draft):
         raise ZeroDivisionError
-    with idempotency.running(draft):
+    with await idempotency.running(draft):
         pass
 
 
 async def test_key_of_another_owner_is_another_key(idempotency: Idempotency) -> None:
     with (
-        idempotency.running(idempotency.draft("ada", "key", "print")),
-        idempotency.running(idempotency.draft("bob", "key", "print")),
+        await idempotency.running(idempotency.draft("ada", "key", "print")),
+        await idempotency.running(idempotency.draft("bob", "key", "print")),
     ):
         pass
 

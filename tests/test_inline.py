@@ -294,7 +294,7 @@ async def test_file_that_has_expired_is_swept_with_its_bytes(bench: Bench) -> No
 
 async def test_sweep_takes_nothing_that_is_in_the_index(bench: Bench) -> None:
     files = await bench.add(SMALL, OTHER, b"", LARGE)
-    assert await gc.run_once(bench.blobs, bench.index, frozenset, EVER) == 0
+    assert await gc.run_once(bench.blobs, bench.index, gc.nobody, EVER) == 0
     assert [await bench.content(file.id) for file in files] == [SMALL, OTHER, b"", LARGE]
 
 
@@ -450,7 +450,7 @@ async def test_cancellation_at_any_step_keeps_all_or_nothing(
             assert sorted([await bench.content(file.id) for file in files]) == (sorted(bodies) if files else [])
             assert not ingest.active
             assert not ingest._admission.running
-            await gc.run_once(bench.blobs, bench.index, frozenset, EVER)
+            await gc.run_once(bench.blobs, bench.index, gc.nobody, EVER)
             assert await bench.keys() == {file.key for file in files if not file.inline}
             assert await bench.check(deep=True) == []
             kept += bool(files)

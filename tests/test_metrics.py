@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import fields
 
 import pytest
@@ -56,3 +57,25 @@ def test_histogram_counts_each_duration_in_the_first_bucket_that_holds_it() -> N
         histogram.observe(seconds)
     assert histogram.counts == [2, 1, *[0] * (len(BOUNDS) - 3), 1, 1]
     assert histogram.sum == pytest.approx(BOUNDS[0] * 2.01 + BOUNDS[-1] * 3)
+
+
+def counted(number: int) -> Metrics:
+    """Everything was counted so often."""
+    metrics = Metrics()
+    for name, value in vars(metrics).items():
+        match value:
+            case Histogram():
+                for _ in range(number):
+                    value.observe(0.5)
+            case dict():
+                value["a", "b"] += number
+            case _:
+                setattr(metrics, name, number)
+    return metrics
+
+
+def test_counts_of_two_processes_add_up() -> None:
+    total = counted(2)
+    total.add(json.loads(json.dumps(counted(3).told())))
+    assert total.told() == counted(5).told()
+    assert total.requests["a", "b"] == total.committed_files == sum(total.sync.counts) == 5

@@ -242,7 +242,7 @@ class Spool(RuleBasedStateMachine):
             assert not who.allowance.quota or usage.size <= who.allowance.quota
         assert not process.ingest.active
         assert not process.admission.running
-        assert not process.resumption._turns
+        assert not process.resumption._turns._queues
 
     async def _check_uploads(self, seen: Seen) -> None:
         coming = {upload.tag: upload for upload in self.book.coming.values()}

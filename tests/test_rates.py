@@ -61,9 +61,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.rates = Rates(self.index, self.clock)
 
-    def ask(self, name: str = "ada", limit: int = 3) -> tuple[int, int, bool]:
+    async def ask(self, name: str = "ada", limit: int = 3) -> tuple[int, int, bool]:
         """What is left, for how many seconds, and whether this was one too many."""
-        rate = self.rates.count(a(name, limit))
+        rate = await self.rates.count(a(name, limit))
         assert rate is not None
         assert rate.limit == limit
         return rate.remaining, rate.reset, rate.exceeded
@@ -77,56 +77,56 @@ def a(name: str, limit: int) -> Principal:
     return Principal(name, frozenset(), Allowance(requests_per_minute=limit))
 
 
-def test_requests_of_a_minute_are_counted_down() -> None:
+async def test_requests_of_a_minute_are_counted_down() -> None:
     bench = Bench()
-    assert [bench.ask() for _ in range(4)] == [(2, 60, False), (1, 60, False), (0, 60, False), (0, 60, True)]
+    assert [await bench.ask() for _ in range(4)] == [(2, 60, False), (1, 60, False), (0, 60, False), (0, 60, True)]
 
 
-def test_minute_begins_with_the_first_request() -> None:
+async def test_minute_begins_with_the_first_request() -> None:
     bench = Bench()
-    bench.ask()
+    await bench.ask()
     bench.clock.time += 59.5 * SECOND
-    assert [bench.ask(), bench.ask(), bench.ask()] == [(1, 1, False), (0, 1, False), (0, 1, True)]
+    assert [await bench.ask(), await bench.ask(), await bench.ask()] == [(1, 1, False), (0, 1, False), (0, 1, True)]
     bench.clock.time += 0.5 * SECOND
-    assert bench.ask() == (2, 60, False)
+    assert await bench.ask() == (2, 60, False)
 
 
-def test_requests_of_one_are_not_anothers() -> None:
+async def test_requests_of_one_are_not_anothers() -> None:
     bench = Bench()
-    assert [bench.ask("ada", 1), bench.ask("bob", 1), bench.ask("ada", 1)] == [
+    assert [await bench.ask("ada", 1), await bench.ask("bob", 1), await bench.ask("ada", 1)] == [
         (0, 60, False),
         (0, 60, False),
         (0, 60, True),
     ]
 
 
-def test_principal_without_a_limit_is_not_counted() -> None:
-    assert Bench().rates.count(a("ada", 0)) is None
+async def test_principal_without_a_limit_is_not_counted() -> None:
+    assert await Bench().rates.count(a("ada", 0)) is None
 
 
-def test_limit_that_changes_counts_what_was_sent_before() -> None:
+async def test_limit_that_changes_counts_what_was_sent_before() -> None:
     bench = Bench()
     for _ in range(3):
-        bench.ask(limit=3)
-    assert [bench.ask(limit=2), bench.ask(limit=5), bench.ask(limit=4)] == [
+        await bench.ask(limit=3)
+    assert [await bench.ask(limit=2), await bench.ask(limit=5), await bench.ask(limit=4)] == [
         (0, 60, True),
         (1, 60, False),
         (0, 60, True),
     ]
 
 
-def test_clock_that_is_set_back_begins_a_new_minute() -> None:
+async def test_clock_that_is_set_back_begins_a_new_minute() -> None:
     bench = Bench()
-    bench.ask(limit=1)
+    await bench.ask(limit=1)
     bench.clock.time -= 3600 * SECOND
-    assert bench.ask(limit=1) == (0, 60, False)
+    assert await bench.ask(limit=1) == (0, 60, False)
 
 
-def test_one_too_many_says_when_to_ask_again() -> None:
+async def test_one_too_many_says_when_to_ask_again() -> None:
     bench = Bench()
-    bench.ask(limit=1)
+    await bench.ask(limit=1)
     bench.clock.time += 12.25 * SECOND
-    rate = bench.rates.count(a("ada", 1))
+    rate = await bench.rates.count(a("ada", 1))
     assert rate is not None
     with pytest.raises(RateLimited) as refusal:
         rate.require()
@@ -136,27 +136,27 @@ def test_one_too_many_says_when_to_ask_again() -> None:
 async def test_restart_goes_on_where_it_was_saved() -> None:
     bench = Bench()
     for _ in range(2):
-        bench.ask()
+        await bench.ask()
     await bench.rates.save()
     bench.clock.time += 20 * SECOND
     await bench.restart()
-    assert [bench.ask(), bench.ask()] == [(0, 40, False), (0, 40, True)]
+    assert [await bench.ask(), await bench.ask()] == [(0, 40, False), (0, 40, True)]
 
 
 async def test_nothing_is_written_unless_something_was_counted() -> None:
     bench = Bench()
     for _ in range(100):
-        bench.ask(limit=50)
+        await bench.ask(limit=50)
     await bench.rates.save()
     await bench.rates.save()
-    bench.ask(limit=50)  # one too many changes nothing
+    await bench.ask(limit=50)  # one too many changes nothing
     await bench.rates.save()
     assert (bench.index.writes, bench.index.kept) == (1, {"ada": Window("ada", NOON, 50)})
 
 
 async def test_what_could_not_be_written_is_written_later() -> None:
     bench = Bench()
-    bench.ask()
+    await bench.ask()
     bench.index.fails = True
     with pytest.raises(Unavailable):
         await bench.rates.save()
@@ -167,10 +167,10 @@ async def test_what_could_not_be_written_is_written_later() -> None:
 
 async def test_minutes_that_are_over_are_kept_nowhere() -> None:
     bench = Bench()
-    bench.ask("ada")
+    await bench.ask("ada")
     await bench.rates.save()
     bench.clock.time += 60 * SECOND
-    bench.ask("bob")
+    await bench.ask("bob")
     await bench.rates.save()
     assert set(bench.index.kept) == set(bench.rates._windows) == {"bob"}  # memory must not grow
 
@@ -179,11 +179,11 @@ pauses = st.lists(st.integers(0, 30_000).map(lambda milliseconds: milliseconds *
 
 
 @given(pauses, st.integers(1, 5))
-def test_no_minute_that_is_told_lets_more_through(pauses: list[timedelta], limit: int) -> None:
+async def test_no_minute_that_is_told_lets_more_through(pauses: list[timedelta], limit: int) -> None:
     bench, taken, end = Bench(), 0, NOON
     for pause in pauses:
         bench.clock.time += pause
-        remaining, reset, exceeded = bench.ask(limit=limit)
+        remaining, reset, exceeded = await bench.ask(limit=limit)
         if bench.clock.time >= end:
             taken, end = 0, bench.clock.time + 60 * SECOND
         taken += not exceeded

@@ -57,7 +57,7 @@ class Bench:
 
     async def sweep(self) -> None:
         await expiry.run_once(self.catalog, self.index, lambda: self.now)
-        await gc.run_once(self.blobs, self.index, frozenset, EVER)
+        await gc.run_once(self.blobs, self.index, gc.nobody, EVER)
 
     async def check(self, *, deep: bool = True) -> list[Finding]:
         return [finding async for finding in Fsck(self.blobs, self.index, deep=deep, repair=True).run()]

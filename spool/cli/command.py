@@ -61,11 +61,12 @@ def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespac
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
-    """The options that say where to listen."""
+    """The options that say where to listen, and in how many processes."""
     parser.add_argument("--host", help="listen on this address (default: 127.0.0.1)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--port", metavar="PORT", help="listen on this port (default: 8080)")
     where.add_argument("--unix", metavar="PATH", help="listen on this unix socket instead")
+    parser.add_argument("--workers", metavar="N", help="answer requests in so many processes (default: 1)")
 
 
 def parse_text(text: str) -> str:
@@ -132,6 +133,7 @@ def load_config(arguments: argparse.Namespace) -> Config:
         "server.host": getattr(arguments, "host", None),
         "server.port": getattr(arguments, "port", None),
         "server.unix": getattr(arguments, "unix", None),
+        "server.workers": getattr(arguments, "workers", None),
         "storage.dir": arguments.dir,
     }
     config, arguments.settings = load(arguments.config, flags)

@@ -28,8 +28,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     from spool import logs, serve  # noqa: PLC0415
 
     logs.configure(config.log.format, config.log.level)
+    run = serve.run
+    if config.server.workers > 1:
+        from spool import workers  # noqa: PLC0415
+
+        run = workers.run
     try:
-        asyncio.run(serve.run(config))
+        asyncio.run(run(config))
     except serve.Busy as error:
         return fail(str(error), FAILED)
     return 0

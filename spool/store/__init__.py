@@ -22,6 +22,6 @@ async def open_blobs(directory: Path) -> LocalStore:
     return await open_local(directory)
 
 
-async def open_index(directory: Path, name: str = INDEX) -> SqliteIndex:
-    """The index in `directory`. Raises Unavailable or StorageFull."""
-    return await open_sqlite(directory / name)
+async def open_index(directory: Path, name: str = INDEX, *, shared: bool = False) -> SqliteIndex:
+    """The index in `directory`; `shared` if several processes serve. Raises Unavailable or StorageFull."""
+    return await open_sqlite(directory / name, shared=shared)

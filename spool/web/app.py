@@ -14,7 +14,6 @@ from spool.web.pages.assets import ASSETS, Assets
 from spool.web.problems import REQUEST_ID, answer_problems
 from spool.web.routes import add_routes
 from spool.web.secret_paths import withhold_address
-from spool.web.session import ATTEMPTS, Attempts
 from spool.web.site import SITE
 from spool.web.spans import tell_spans
 
@@ -34,7 +33,6 @@ def make_app(site: Site, cors_origins: Sequence[str]) -> web.Application:
         app.middlewares.insert(0, tell_spans(site.tracing))
     app[SITE] = site
     app[ASSETS] = Assets()
-    app[ATTEMPTS] = Attempts()
     add_routes(app)
     app.on_response_prepare.append(_forbid_guessing)
     app.on_response_prepare.append(_forbid_keeping)

@@ -46,7 +46,7 @@ def needs(scope: str | None, handler: Handler) -> Handler:
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await _authenticate(request)
-        count_request(request, who)
+        await count_request(request, who)
         if scope is not None:
             require(who, scope)
         return await handler(request)
@@ -54,10 +54,10 @@ def needs(scope: str | None, handler: Handler) -> Handler:
     return guarded
 
 
-def count_request(request: web.Request, who: Principal) -> None:
+async def count_request(request: web.Request, who: Principal) -> None:
     """The request is this principal's. Raises RateLimited if it is one too many."""
     request[PRINCIPAL] = who
-    rate = request.app[SITE].rates.count(who)
+    rate = await request.app[SITE].rates.count(who)
     if rate is not None:
         request[RATE] = rate
         rate.require()

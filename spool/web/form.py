@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from spool.admission import Reservation
     from spool.config import Limits
+    from spool.counting import Hold
     from spool.model import Upload
     from spool.protocol.multipart import Event
     from spool.web.body import Body
@@ -33,7 +33,7 @@ def form_size(limits: Limits) -> int:
     return limits.max_file_size + limits.max_fields_size + parts * (limits.max_part_headers_size + 256) + 64 * 1024
 
 
-async def receive_form(request: web.Request, body: Body, reservation: Reservation) -> list[Upload]:
+async def receive_form(request: web.Request, body: Body, reservation: Hold) -> list[Upload]:
     """Receives every file of the form, or leaves nothing."""
     uploads: list[Upload] = []
     try:
@@ -44,7 +44,7 @@ async def receive_form(request: web.Request, body: Body, reservation: Reservatio
         raise
 
 
-async def _receive_parts(request: web.Request, body: Body, reservation: Reservation, uploads: list[Upload]) -> Fields:
+async def _receive_parts(request: web.Request, body: Body, reservation: Hold, uploads: list[Upload]) -> Fields:
     site = request.app[SITE]
     fields = Fields(site.limits)
     events = _events(Parser(_boundary(request), _form_limits(site.limits)), body)

@@ -43,7 +43,7 @@ def guests(handler: Handler, *, by_form: bool = False, proven: bool = True) -> H
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         who = await request.app[SITE].guests.guest(request.match_info["secret"])
-        count_request(request, who)
+        await count_request(request, who)
         if proven:
             await _prove(request, by_form=by_form)
         return await handler(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -23,28 +25,27 @@ from spool.metrics import BOUNDS, METRICS, Histogram, Levels
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from prometheus_client.metrics_core import Metric as Family
-
-    from spool.metrics import Metric, Metrics
+    from spool.metrics import Metric, Metrics, Tally
     from spool.web.site import Site
 
 _LIMITS: Final = (*map(str, BOUNDS), "+Inf")
 
 
 async def scrape(request: web.Request) -> web.Response:
-    """`GET /metrics`. What the storage does not tell while it fails is left out."""
+    """`GET /metrics`, of all processes. What the storage does not tell while it fails is left out."""
     site = request.app[SITE]
+    tally = site.tally() if site.gather is None else await site.gather()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(site.metrics, await _look(site)))
-    ProcessCollector(registry=registry)
+    registry.register(_Collector(tally.metrics, await _look(site, tally)))
+    registry.register(_Processes(tally.pids))
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return web.Response(body=encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
-async def _look(site: Site) -> Levels:
-    known = site.ingest.running, {(name,): waiting() for name, waiting in site.queues.items()}
+async def _look(site: Site, tally: Tally) -> Levels:
+    known = tally.active_uploads, {(name,): queued for name, queued in tally.queued.items()}
     try:
         free, totals = await site.blobs.free(), await site.index.totals()
     except SpoolError:
@@ -84,6 +85,25 @@ class _Collector(Collector):
             value = getattr(self._metrics if hasattr(self._metrics, metric.member) else self._levels, metric.member)
             if value is not None:
                 yield _family(metric, value)
+
+
+class _Processes(Collector):
+    """What the system knows of each process. If there are several, their numbers are told apart."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Family]:
+        if len(self._pids) == 1:
+            yield from ProcessCollector(registry=None).collect()
+            return
+        families: dict[str, Family] = {}
+        for pid in self._pids:
+            for of_one in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                family = families.setdefault(of_one.name, Family(of_one.name, of_one.documentation, of_one.type))
+                for sample in of_one.samples:
+                    family.add_sample(sample.name, {"pid": str(pid)}, sample.value)
+        yield from families.values()
 
 
 def _family(metric: Metric, value: float | Histogram | Mapping[tuple[str, ...], int]) -> Family:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections import OrderedDict
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -35,44 +33,6 @@ FORM_TOKEN_PARAMETER: Final = "form_token"  # noqa: S105 - a name
 LIFETIME: Final = timedelta(days=7)
 SAFE: Final = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing."""
-_MOST_FAILURES: Final = 10
-"""Sign-ins of one address that may fail within a window."""
-_WINDOW: Final = timedelta(minutes=5)
-_MOST_ADDRESSES: Final = 10_000
-
-
-class Attempts:
-    """Sign-ins that failed, by address, so that none can be tried by the million."""
-
-    def __init__(self) -> None:
-        self._failures: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
-
-    def require(self, address: str, now: datetime) -> None:
-        """Raises RateLimited for an address of which too many sign-ins have failed in its window."""
-        since, count = self._failures.get(_network(address), (now, 0))
-        left = since + _WINDOW - now
-        if count >= _MOST_FAILURES and left > timedelta():
-            raise RateLimited("too many sign-ins from this address have failed", int(left.total_seconds()) + 1)
-
-    def failed(self, address: str, now: datetime) -> None:
-        """One more has failed. Of many addresses, those that failed longest ago are forgotten."""
-        network = _network(address)
-        since, count = self._failures.pop(network, (now, 0))
-        self._failures[network] = (since, count + 1) if now - since < _WINDOW else (now, 1)
-        while len(self._failures) > _MOST_ADDRESSES:
-            self._failures.popitem(last=False)
-
-
-ATTEMPTS: Final = web.AppKey("attempts", Attempts)
-
-
-def _network(address: str) -> str:
-    """What one guesser has: an IPv4 address, or the 64 bits of IPv6 below which it may choose."""
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return address
-    return address if ip.version == 4 else str(ip_network((ip, 64), strict=False))  # noqa: PLR2004
 
 
 async def signed_in(request: web.Request) -> Token | None:
@@ -137,11 +97,12 @@ async def start(request: web.Request, secret: str, response: web.StreamResponse)
     """
     require_own_page(request)
     site = request.app[SITE]
-    attempts, address, now = request.app[ATTEMPTS], site.addresses.client(request), site.clock()
-    attempts.require(address, now)
+    address, now = site.addresses.client(request), site.clock()
+    if seconds := await site.attempts.wait(address):
+        raise RateLimited("too many sign-ins from this address have failed", seconds)
     token = await site.index.token(hash_secret(secret.strip()))
     if token is None or (token.expires_at is not None and token.expires_at <= now):
-        attempts.failed(address, now)
+        await site.attempts.failed(address)
         raise Unauthenticated("this token is unknown, expired or revoked")
     own = secrets.token_urlsafe(32)
     await _record(site, Session(token, _end(token, now)), own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +18,16 @@ from urllib.parse import quote
 from aiohttp import web
 
 from spool.errors import BadRequest, Unavailable
+from spool.metrics import Tally
 from spool.protocol.http import is_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from spool.catalog import Catalog
     from spool.config import Limits
+    from spool.counting import Attempts
     from spool.guests import Guests
     from spool.idempotency import Idempotency
     from spool.ingest import Ingest
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from spool.policy import Policy
     from spool.ports import Clock, Index, LabelledStore
     from spool.protocol.resumable import Dialect
-    from spool.rates import Rates
+    from spool.rates import Counter
     from spool.resumption import Resumption
     from spool.tracing import Tracing
     from spool.units import Network
@@ -116,8 +119,9 @@ class Site:
     """How long a file that a person deleted can be brought back; none if it is zero."""
     allowance: Allowance
     """What a principal is allowed for whom nothing else is set."""
-    rates: Rates
+    rates: Counter
     guests: Guests
+    attempts: Attempts
     addresses: Addresses
     accel_location: str | None
     """Where nginx keeps the blobs for X-Accel-Redirect; None to send the bytes ourselves."""
@@ -137,6 +141,13 @@ class Site:
     """Clients of the IETF draft are sent 104s."""
     tracing: Tracing | None = None
     """What tells of spans, if anybody wants to know."""
+    gather: Callable[[], Awaitable[Tally]] | None = None
+    """Asks all processes of this server for their tallies, and adds them up; None if this is the only one."""
+
+    def tally(self) -> Tally:
+        """What this process has counted, and how it stands."""
+        queued = {name: waiting() for name, waiting in self.queues.items()}
+        return Tally(self.metrics, self.ingest.running, queued, [os.getpid()])
 
 
 SITE: Final = web.AppKey("site", Site)

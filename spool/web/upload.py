@@ -26,10 +26,10 @@ from spool.web.site import SITE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from spool.admission import Reservation
+    from spool.counting import Hold
     from spool.model import Answer, File, Upload
 
-    Receive = Callable[[web.Request, Body, Reservation], Awaitable[list[Upload]]]
+    Receive = Callable[[web.Request, Body, Hold], Awaitable[list[Upload]]]
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ async def _receive(
     draft = _draft_answer(request)
     with ExitStack() as held:
         if draft is not None:
-            held.enter_context(site.idempotency.running(draft))
+            held.enter_context(await site.idempotency.running(draft))
             if earlier := await site.idempotency.earlier(draft):
                 return list(earlier.files)
         # A grant's bounds may be as small as the file: what is beside it must not pass them.
@@ -151,7 +151,7 @@ def _fingerprint(request: web.Request) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def _receive_body(request: web.Request, body: Body, reservation: Reservation) -> list[Upload]:
+async def _receive_body(request: web.Request, body: Body, reservation: Hold) -> list[Upload]:
     site = request.app[SITE]
     fields = Fields(site.limits)
     for name, value in request.query.items():

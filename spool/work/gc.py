@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from datetime import datetime
 
     from spool.model import Key
@@ -16,21 +16,28 @@ _log = logging.getLogger(__name__)
 _LOT: Final = 500
 
 
-async def run_once(blobs: BlobStore, files: Files, active: Callable[[], frozenset[Key]], before: datetime) -> int:
+async def run_once(
+    blobs: BlobStore, files: Files, active: Callable[[], Awaitable[frozenset[Key]]], before: datetime
+) -> int:
     """Every blob that nothing needs, and that was last written before `before`, is gone; returns how many were.
 
-    `active` tells the keys that uploads of this process hold. Asking in this order leaves no race: a blob seen first,
+    `active` tells the keys that uploads of this server hold. Asking in this order leaves no race: a blob seen first,
     then not active, then without a row, can only be one whose upload had ended before without a commit. Where other
     processes take uploads, `before` has to lie further back than any of theirs may last.
     """
     reclaimed = 0
     async for lot in _lots(blobs, before):
-        idle = lot.keys() - active()
+        idle = lot.keys() - await active()
         for key in idle - await files.referenced(idle):
             if await blobs.delete(key):  # its upload may have done so since
                 reclaimed += 1
                 _log.info("blob.reclaimed", {"key": key, "size": lot[key]})
     return reclaimed
+
+
+async def nobody() -> frozenset[Key]:
+    """For `active`, where no uploads are taken."""
+    return frozenset()
 
 
 async def _lots(blobs: BlobStore, before: datetime) -> AsyncIterator[dict[Key, int]]:

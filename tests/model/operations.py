@@ -134,7 +134,7 @@ class Put(Operation):
         draft = self.key and process.idempotency.draft(self.owner, *self.key)
         with ExitStack() as held:
             if draft:
-                held.enter_context(process.idempotency.running(draft))
+                held.enter_context(await process.idempotency.running(draft))
                 if earlier := await process.idempotency.earlier(draft):
                     self.files, self.repeated = list(earlier.files), True
                     return

@@ -156,7 +156,7 @@ class Process:
         """What a server does at its start, and again and again."""
         await resumables.run_once(self.resumption, self.index, self.clock)
         await expiry.run_once(self.catalog, self.index, self.clock)
-        await gc.run_once(self.blobs, self.index, lambda: self.ingest.active, EVER)
+        await gc.run_once(self.blobs, self.index, self.ingest.active_keys, EVER)
         await self.idempotency.forget()
 
     async def content(self, file: File) -> bytes:

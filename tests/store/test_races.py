@@ -111,6 +111,9 @@ class Races(RuleBasedStateMachine):
             inline_max=inline_max,
         )
 
+    async def _active_keys(self) -> frozenset[Key]:
+        return self._active()
+
     def _active(self) -> frozenset[Key]:
         return self.ingest.active | self.inline.active
 
@@ -255,7 +258,7 @@ class Races(RuleBasedStateMachine):
         await expiry.run_once(self.catalog, self.index, lambda: self.now)
 
     async def _sweep(self) -> None:
-        await gc.run_once(self.blobs, self.index, self._active, EVER)
+        await gc.run_once(self.blobs, self.index, self._active_keys, EVER)
 
     # No rule has a precondition, which would make what is drawn depend on how fast threads are.
     @rule(numbers=st.lists(st.integers(0, 11), min_size=3, max_size=6))
@@ -328,7 +331,7 @@ class Races(RuleBasedStateMachine):
         await self.world.index.end_hidden(EVER, 1000)
         for upload in await self.world.index.stale(EVER, 1000):
             await self.world.index.drop(upload.id)
-        await gc.run_once(self.world.blobs, self.world.index, frozenset[Any], EVER)
+        await gc.run_once(self.world.blobs, self.world.index, gc.nobody, EVER)
 
 
 async def _body(content: bytes) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from spool.admission import Admission, Capacity
+from spool.attempts import Attempts
 from spool.catalog import Catalog
 from spool.config import load
 from spool.guests import Guests
@@ -289,6 +290,7 @@ async def _set_clock(site: Site, config: Config, sniffer: MagicSniffer, clock: C
         idempotency=idempotency,
         rates=rates,
         guests=Guests(site.index, rates, clock, site.allowance),
+        attempts=Attempts(clock),
         clock=clock,
     )
 

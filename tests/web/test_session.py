@@ -10,8 +10,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from spool.web.session import LIFETIME, Attempts
-from tests.web.conftest import NOON, form
+from spool.attempts import Attempts
+from spool.web.session import LIFETIME
+from tests.clock import Clock
+from tests.web.conftest import form
 from tests.web.test_auth import ANY, GUARDED, PUBLIC, name_of
 
 if TYPE_CHECKING:
@@ -183,18 +185,17 @@ class TestAttempts:
             await Browser(spool).sign_in(f"spool_{i}")
         assert (await browser.get("/files")).status == 200
 
-    def test_are_counted_for_each_address(self) -> None:
-        attempts = Attempts()
+    async def test_are_counted_for_each_address(self) -> None:
+        attempts = Attempts(Clock())
         for _ in range(10):
-            attempts.failed("2001:db8::1", NOON)
-        attempts.require("2001:db8:0:1::1", NOON)
-        with pytest.raises(Exception, match="too many sign-ins"):
-            attempts.require("2001:db8::ffff:1", NOON)
+            await attempts.failed("2001:db8::1")
+        assert await attempts.wait("2001:db8:0:1::1") == 0
+        assert await attempts.wait("2001:db8::ffff:1") > 0
 
-    def test_take_bounded_memory(self) -> None:
-        attempts = Attempts()
+    async def test_take_bounded_memory(self) -> None:
+        attempts = Attempts(Clock())
         for i in range(11_000):
-            attempts.failed(f"10.0.{i // 250}.{i % 250}", NOON)
+            await attempts.failed(f"10.0.{i // 250}.{i % 250}")
         assert len(attempts._failures) == 10_000
 
 

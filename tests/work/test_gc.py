@@ -13,7 +13,7 @@ from tests.store.blobstore_suite import keys, put, stage
 from tests.store.index_suite import a_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
     from pathlib import Path
 
     from spool.store import LocalStore, SqliteIndex
@@ -30,15 +30,18 @@ async def test_blob_that_its_upload_has_deleted_meanwhile_is_not_reclaimed(
     await put(blobs, A)
     await put(blobs, B)
 
-    def active() -> frozenset[Key]:
+    async def active() -> frozenset[Key]:
         (tmp_path / "blobs" / "00" / A).unlink()
         return frozenset()
 
     assert await gc.run_once(blobs, index, active, EVER) == 1
 
 
-def holding(*active: Key) -> Callable[[], frozenset[Key]]:
-    return lambda: frozenset(active)
+def holding(*keys: Key) -> Callable[[], Awaitable[frozenset[Key]]]:
+    async def active() -> frozenset[Key]:
+        return frozenset(keys)
+
+    return active
 
 
 async def test_blob_that_nothing_needs_is_reclaimed(blobs: LocalStore, index: SqliteIndex) -> None:
@@ -133,7 +136,7 @@ class World:
             yield A, 4, NOON
         yield B, 4, NOON
 
-    def active(self) -> frozenset[Key]:
+    async def active(self) -> frozenset[Key]:
         self.go_on(next(self._before))
         return frozenset([A] if self.is_active else [])
 

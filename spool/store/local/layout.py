@@ -140,6 +140,10 @@ class Layout:
             return False
         return True
 
+    def owned_by(self) -> int:
+        """The descriptor that owns the directory: so does whoever inherits it, until it ends."""
+        return self._lock
+
     def close(self) -> None:
         """The directories are closed, and another process may own them."""
         for fd in (*self.shards.values(), self.incoming, self.root, self._lock):

@@ -150,6 +150,10 @@ class LocalStore:
         """Whether this process now owns the directory: False if another one does. Held until `aclose`."""
         return self._layout.lock()
 
+    def owned_by(self) -> int:
+        """The descriptor that owns the directory: so does whoever inherits it, until it ends."""
+        return self._layout.owned_by()
+
     async def aclose(self) -> None:
         """Commits that were asked for are done; the directory is free for another process.
 

@@ -121,9 +121,14 @@ def overwrite(connection: sqlite3.Connection) -> None:
     they are valid, though they were answered with an error. Whatever is committed next takes their place, but what
     changes nothing writes nothing.
     """
-    sql = "INSERT INTO settings VALUES ('overwritten', randomblob(16)) ON CONFLICT DO UPDATE SET value = excluded.value"
     with transaction(connection):
-        connection.execute(sql)
+        change(connection)
+
+
+def change(connection: sqlite3.Connection) -> None:
+    """Something is written, for its own sake."""
+    sql = "INSERT INTO settings VALUES ('overwritten', randomblob(16)) ON CONFLICT DO UPDATE SET value = excluded.value"
+    connection.execute(sql)
 
 
 def shrink(connection: sqlite3.Connection) -> bool:

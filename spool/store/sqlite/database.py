@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from queue import LifoQueue
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -11,6 +12,7 @@ from spool.batch import Batcher
 from spool.errors import SpoolError, StorageFull, Unavailable
 from spool.store.sqlite.connection import (
     SPARE,
+    change,
     checkpoint,
     connect,
     create,
@@ -21,6 +23,7 @@ from spool.store.sqlite.connection import (
     transaction,
     translated,
 )
+from spool.store.sqlite.queue import Queue
 from spool.store.sqlite.reserve import Reserve
 
 if TYPE_CHECKING:
@@ -37,20 +40,31 @@ R = TypeVar("R")
 _READERS = 4  # one for quick looks, and the rest for what takes longer: a slow listing must not hold up others
 
 
-async def open_database(path: Path, connected: Callable[[Connection], object]) -> Database:
+async def open_database(path: Path, connected: Callable[[Connection], object], *, shared: bool = False) -> Database:
     """The database at `path`, made if need be. `connected` is shown every connection. Raises as `open_sqlite` does."""
     writer, *readers = await asyncio.to_thread(_open, path)
     for connection in (writer, *readers):
         connected(connection)
     reserve = Reserve(path.with_name(f"{path.name}-reserve"))
     await asyncio.to_thread(reserve.keep)
-    return Database(path, writer, readers, reserve)
+    with translated():
+        queue = await asyncio.to_thread(Queue, path.with_name(f"{path.name}-queue")) if shared else None
+    return Database(path, writer, readers, reserve, queue)
 
 
 class Database:
     """Owns the connections: the writer, and one for each thread that reads."""
 
-    def __init__(self, path: Path, writer: Connection, readers: Sequence[Connection], reserve: Reserve) -> None:
+    def __init__(  # as `open_database` has made them
+        self,
+        path: Path,
+        writer: Connection,
+        readers: Sequence[Connection],
+        reserve: Reserve,
+        queue: Queue | None = None,
+    ) -> None:
+        """With a `queue`, other processes of this server write, too."""
+        self._queue = queue
         self._path = path
         self._reserve = reserve
         self._closed = False
@@ -114,7 +128,9 @@ class Database:
 
     async def be_certain(self) -> None:
         """No commit that failed can come back after a crash."""
-        if self._doubtful:
+        if self._queue is not None:  # it may be another process's, or that of one that was killed
+            await self.write(change)
+        elif self._doubtful:
             await self.write(lambda _: None)
 
     async def set_aside(self) -> None:
@@ -131,13 +147,12 @@ class Database:
         """Operations that wait for the transaction under way."""
         return self._batcher.waiting
 
-    @property
-    def owed(self) -> int:
+    async def owed(self) -> int:
         """Bytes of the disk that are free, but to be set aside."""
-        return self._reserve.owed
+        return self._reserve.owed if self._queue is None else await asyncio.to_thread(self._reserve.missing)
 
     def _flush(self, lot: Sequence[Operation]) -> list[object]:
-        with translated():
+        with translated(), contextlib.nullcontext() if self._queue is None else self._queue.turn():
             if self._doubtful:
                 overwrite(self._writer)
             self._doubtful = True
@@ -162,6 +177,8 @@ class Database:
             self._readers.get().close()
         self._looker.close()
         self._writer.close()  # the last one: it may write, so it clears the log away
+        if self._queue is not None:
+            self._queue.close()
 
 
 def _open(path: Path) -> list[Connection]:

@@ -72,13 +72,18 @@ _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 
 async def open_sqlite(
-    path: Path, *, scan: int = SCAN, connected: Callable[[Connection], object] = lambda _: None
+    path: Path,
+    *,
+    scan: int = SCAN,
+    connected: Callable[[Connection], object] = lambda _: None,
+    shared: bool = False,
 ) -> SqliteIndex:
     """The index at `path`, which is made if need be; its folder must exist. `connected` is shown every connection.
 
-    Several processes may have it open. Raises Unavailable if it cannot be opened or is of a newer Spool.
+    Several processes may have it open; those that write as much as this one are all to say that it is `shared`. Raises
+    Unavailable if it cannot be opened or is of a newer Spool.
     """
-    return SqliteIndex(await open_database(path, connected), scan=scan)
+    return SqliteIndex(await open_database(path, connected, shared=shared), scan=scan)
 
 
 class SqliteIndex(Sharing, Hiding):
@@ -232,10 +237,9 @@ class SqliteIndex(Sharing, Hiding):
         """Transactions that wait for those under way."""
         return self._db.queued
 
-    @property
-    def owed(self) -> int:
+    async def owed(self) -> int:
         """Bytes of the disk that are free, but not for uploads."""
-        return self._db.owed
+        return await self._db.owed()
 
     async def add_token(self, token: Token, secret_hash: str, by: By | None = None) -> None:
         def operation(connection: Connection) -> None:

@@ -39,6 +39,14 @@ class Reserve:
         finally:
             os.close(fd)
 
+    def missing(self) -> int:
+        """As `owed`, also where it was another process that needed the room."""
+        if not hasattr(os, "posix_fallocate"):
+            return self.owed
+        with suppress(OSError):
+            return 0 if self._path.stat().st_size >= SIZE else SIZE
+        return SIZE
+
     def release(self) -> None:
         """The room is free."""
         with suppress(OSError):
