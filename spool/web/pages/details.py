@@ -70,7 +70,7 @@ def _actions(request: web.Request, file: File) -> Html:
 
 def _facts(file: File) -> Html:
     facts: list[tuple[str, Node]] = [
-        ("Size", f"{words.size(file.size)} ({file.size:,} bytes)"),
+        ("Size", words.exact_size(file.size)),
         ("Type", file.media_type),
         ("Stored", words.time(file.created_at)),
         ("Expires", words.time(file.expires_at) if file.expires_at else "Never"),

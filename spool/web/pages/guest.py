@@ -18,7 +18,7 @@ from spool.web.guests import grant_of
 from spool.web.pages import words
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import tag
-from spool.web.pages.layout import page, see_other
+from spool.web.pages.layout import for_people, page, see_other
 from spool.web.pages.zone import Ways, drop_zone
 from spool.web.session import SAFE, require_own_page
 from spool.web.site import SITE
@@ -38,16 +38,7 @@ _ENDED: Final = "Nothing can be sent by it any more. What was stored before stay
 
 def for_guests(handler: Handler) -> Handler:
     """The handler, whose refusals are pages for those who would rather have one: the pass phrase, or what is wrong."""
-
-    async def shown(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except SpoolError as error:
-            if not prefers_html(request.headers.get("Accept")):
-                raise
-            return _refused(request, error)
-
-    return shown
+    return for_people(handler, _refused)
 
 
 async def show(request: web.Request) -> web.StreamResponse:

@@ -18,6 +18,8 @@ from spool.web.session import FORM_TOKEN, FORM_TOKEN_PARAMETER
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spool.model import Principal
     from spool.web.auth import Handler
     from spool.web.pages.html import Html, Node
@@ -116,11 +118,12 @@ def see_other(path: str, **query: str) -> web.Response:
     return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
-def for_people(handler: Handler) -> Handler:
+def for_people(handler: Handler, refused: Callable[[web.Request, SpoolError], web.Response] | None = None) -> Handler:
     """The handler, whose refusals are pages for those who would rather have one: the way to sign-in, or what is wrong.
 
-    Programs get problems from it, as from every other route.
+    `refused` makes other pages of them. Programs get problems, as from every other route.
     """
+    show = refused or _refused
 
     async def shown(request: web.Request) -> web.StreamResponse:
         try:
@@ -128,7 +131,7 @@ def for_people(handler: Handler) -> Handler:
         except SpoolError as error:
             if not prefers_html(request.headers.get("Accept")):
                 raise
-            return _refused(request, error)
+            return show(request, error)
 
     return shown
 

@@ -36,6 +36,11 @@ def size(count: int) -> str:
     return f"{value:.1f} {_UNITS[power - 1]}" if value < 10 else f"{value:.0f} {_UNITS[power - 1]}"  # noqa: PLR2004
 
 
+def exact_size(bytes_: int) -> str:
+    """Such as 1.2 MB (1,234,567 bytes)."""
+    return size(bytes_) if bytes_ < _STEP else f"{size(bytes_)} ({bytes_:,} bytes)"
+
+
 def time(moment: datetime) -> Html:
     """In UTC; where there is JavaScript, it puts the reader's own time there."""
     return tag("time", f"{moment:%Y-%m-%d %H:%M} UTC", datetime=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
