@@ -108,7 +108,7 @@ def _assert_nothing_is_left(server: Server) -> None:
     """No request met a fault, what has bytes has a row, and what is listed has bytes."""
     assert server.events("request.failed") == []
     with closing(sqlite3.connect(server.dir / "index.db")) as index:
-        files = {key for (key,) in index.execute("SELECT key FROM files")}
+        files = {key for (key,) in index.execute("SELECT key FROM files UNION SELECT key FROM hidden")}
         uploads = {key for (key,) in index.execute("SELECT key FROM uploads WHERE state <> 'finished'")}
     blobs = server.blobs().keys()
     assert blobs - files - uploads == set()

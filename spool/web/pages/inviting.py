@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import BadRequest
 from spool.policy import GRANT_FILES, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE
+from spool.protocol.http import prefers_html
 from spool.units import SIZE
 from spool.web import grants
 from spool.web.auth import PRINCIPAL
@@ -47,6 +48,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     try:
         grant, address = await grants.add(request, _document(fields, request.app[SITE].clock()))
     except BadRequest as error:
+        if not prefers_html(request.headers.get("Accept")):
+            raise
         return await _page(request, fields, refusal=error.detail)
     made = tag(
         "section",
