@@ -41,7 +41,7 @@ from .process import EFFORT
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-RUNS = 15 * EFFORT
+RUNS = 8 * EFFORT
 STEPS = 50
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MEMORY = Path("/dev/shm")  # where a sync costs nothing

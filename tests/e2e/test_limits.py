@@ -201,7 +201,8 @@ def with_room_for(disk: Path, size: int) -> Server:
 
 
 async def put_mib(session: aiohttp.ClientSession, url: str, number: int) -> tuple[int, str]:
-    async with session.put(f"{url}/files/{number}", data=bytes(MIB)) as answer:
+    data = number.to_bytes(4) + bytes(MIB - 4)  # files with equal bytes would share a blob, and leave room for more
+    async with session.put(f"{url}/files/{number}", data=data) as answer:
         return await outcome(answer)
 
 

@@ -72,7 +72,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     """Who sends the bytes is the parameter."""
     nginx = find_nginx()
     [block] = fences(OPERATE, "nginx")
-    [toml] = [block for block in fences(OPERATE, "toml") if "trusted_proxies" in block]
+    toml = next(block for block in fences(OPERATE, "toml") if "trusted_proxies" in block)  # before that for Caddy
     if request.param == "by nginx":
         toml = toml.replace("# accel", "accel")
     issue(tmp_path)
