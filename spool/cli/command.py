@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import pwd
@@ -163,6 +162,8 @@ def with_storage(
         require_spool(config)
     elif not (config.storage.dir / "index.db").exists():
         print(f"spool: there was no spool in {config.storage.dir.absolute()}: making one", file=sys.stderr)
+    import asyncio  # noqa: PLC0415
+
     from spool import serve  # noqa: PLC0415
 
     async def run() -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from spool.cli.command import FAILED, add_common, add_listen, fail, load_config
@@ -25,6 +24,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     config = load_config(arguments)
+    import asyncio  # noqa: PLC0415
+
     from spool import logs, serve  # noqa: PLC0415
 
     logs.configure(config.log.format, config.log.level)

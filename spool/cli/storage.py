@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +113,8 @@ def _fsck(arguments: argparse.Namespace) -> int:
 def _backup(arguments: argparse.Namespace) -> int:
     config = load_config(arguments)
     require_spool(config)
+    import asyncio  # noqa: PLC0415
+
     from spool import integrity  # noqa: PLC0415
 
     return asyncio.run(integrity.backup(config, arguments.to, link=not arguments.copy))
@@ -121,6 +122,8 @@ def _backup(arguments: argparse.Namespace) -> int:
 
 def _reindex(arguments: argparse.Namespace) -> int:
     config = load_config(arguments)
+    import asyncio  # noqa: PLC0415
+
     from spool import integrity  # noqa: PLC0415
 
     return asyncio.run(integrity.rebuild(config, deep=arguments.deep, force=arguments.force))
