@@ -11,6 +11,7 @@ from spool.web.guests import guests
 from spool.web.pages import assets, details, forms, guest, inviting, linking, listing, sign_in
 from spool.web.pages.guest import for_guests
 from spool.web.pages.layout import for_people
+from spool.web.pages.linking import for_visitors
 from spool.web.resumable import drive
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ GUEST: Final[_Routes] = [
 ]
 """By the secret of a grant."""
 SECRET: Final[_Routes] = [
-    ("GET", "/l/{secret}", links.follow),
+    ("GET", "/l/{secret}", for_visitors(links.follow)),
     ("DELETE", f"/d/{_ID}/{{secret}}", undo.delete),
     ("POST", f"/d/{_ID}/{{secret}}", undo.delete),
 ]

@@ -128,6 +128,16 @@ class TestDownload:
         answer = await ask(spool, path)
         assert (answer.status, answer.slug) == (410, "gone")
 
+    async def test_browser_is_told_in_a_page_that_it_does_not_work(self, spool: Spool) -> None:
+        path = await linked(spool, await spool.stored(), expires_at="2026-03-01T13:00:00Z")
+        spool.clock.time += timedelta(hours=1)
+        await spool.new_token("admin")
+        for address, status in ((path, 410), ("/l/unknown", 404)):
+            answer = await spool.get(address, headers={"Accept": "text/html,*/*;q=0.8"})
+            assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+            assert b"This link does not work" in answer.body
+            assert b'href="/"' not in answer.body
+
     async def test_ends_when_it_is_revoked(self, spool: Spool) -> None:
         record = await spool.stored()
         link = (await made(spool, record)).json

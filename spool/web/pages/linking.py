@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spool.errors import Forbidden
+from spool.errors import Forbidden, Gone, NotFound
 from spool.model import FileId
 from spool.policy import require_link_owner
 from spool.web import links
@@ -15,7 +15,7 @@ from spool.web.pages.bounds import DEFAULT, lasting, parse_count, parse_lasting
 from spool.web.pages.copying import told_once
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, page, see_other
+from spool.web.pages.layout import action, for_people, page, see_other
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from spool.errors import SpoolError
     from spool.model import File, Link
+    from spool.web.auth import Handler
     from spool.web.pages.html import Html, Node
 
 
@@ -66,6 +68,20 @@ async def make(request: web.Request) -> web.StreamResponse:
     )
     announcement = tag("p", id="announce", class_="hidden", role="status", aria_live="polite")
     return page(request, "Link", made, announcement, scripts=("copying.js",), status=201)
+
+
+def for_visitors(handler: Handler) -> Handler:
+    """The handler of a link's address, whose refusals are pages for those who would rather have one."""
+    return for_people(handler, _refused)
+
+
+def _refused(request: web.Request, error: SpoolError) -> web.Response:
+    ended = isinstance(error, Gone | NotFound)
+    title = "This link does not work" if ended else error.title
+    hint = tag("p", "Was the whole address copied? Whoever gave it to you can make a new one.") if ended else None
+    detail = tag("p", f"{error.detail[:1].upper()}{error.detail[1:]}.")
+    section = tag("section", tag("h1", title), detail, hint, class_="card")
+    return page(request, title, section, status=error.status, for_guests=True)
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:
