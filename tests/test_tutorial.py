@@ -123,15 +123,6 @@ def test_upload_of_the_tutorial_that_was_cut_off_goes_on(home: Home) -> None:
 def test_program_of_a_page_runs(block: str, home: Home) -> None:
     with Server(home.directory / "spool-data") as server:
         server.put("song.mp3", SONG)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", block.replace(ADDRESS, server.url)],
-            cwd=home.directory,
-            env=home.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+        printed = home.run_python(block.replace(ADDRESS, server.url))
         assert server.files() == []
-        assert [path.name for path in (home.directory / "done").iterdir()] == [f"{done.stdout.split()[0]}-song.mp3"]
+        assert [path.name for path in (home.directory / "done").iterdir()] == [f"{printed.split()[0]}-song.mp3"]

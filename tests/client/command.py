@@ -65,6 +65,20 @@ class Home:
             command, cwd=self.directory, env=self.environment, stdin=stdin, stdout=pipe, stderr=pipe, text=True
         )
 
+    def run_python(self, program: str) -> str:
+        """Runs the program in a process of its own, which must end well and without a warning; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
     def run(self, *arguments: str | Path, stdin: str = "", code: int = 0) -> Done:
         """Runs it in this process, for what a process of its own would not show better; it must end with `code`."""
         out, err = io.StringIO(), io.StringIO()

@@ -77,17 +77,7 @@ def test_commands_print_what_they_show(server: Server, home: Home) -> None:
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_in_python_runs(server: Server, home: Home, number: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXAMPLES[number].replace(ADDRESS, server.url)],
-        cwd=home.directory,
-        env=home.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
+    assert home.run_python(EXAMPLES[number].replace(ADDRESS, server.url))
 
 
 def test_examples_in_python_have_no_type_errors(home: Home) -> None:

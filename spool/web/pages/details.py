@@ -10,7 +10,7 @@ from spool.web.download import is_shown_in_place
 from spool.web.pages import linking, words
 from spool.web.pages.copying import copy_link
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, may, page
+from spool.web.pages.layout import action, announcement, may, page
 from spool.web.pages.listing import media
 from spool.web.site import SITE
 
@@ -40,7 +40,7 @@ async def show(request: web.Request) -> web.StreamResponse:
             class_="card",
         ),
         await linking.section(request, file),
-        tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
+        announcement(),
         scripts=("view.js",),
     )
 

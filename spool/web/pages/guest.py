@@ -18,7 +18,7 @@ from spool.web.guests import grant_of
 from spool.web.pages import words
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import tag
-from spool.web.pages.layout import for_people, page, see_other
+from spool.web.pages.layout import announcement, for_people, page, refusal_page, see_other
 from spool.web.pages.zone import Ways, drop_zone
 from spool.web.session import SAFE, require_own_page
 from spool.web.site import SITE
@@ -58,7 +58,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         tag("div", id="news"),
         tag("p", "All that may be sent by this link has been sent.", class_="notice") if _is_full(grant) else zone,
         _sent(place, await _receipts(request)),
-        tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
+        announcement(),
         scripts=("tus.min.js", "guest.js"),
         for_guests=True,
     )
@@ -174,7 +174,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     if isinstance(error, PassphraseRequired) and request.method in SAFE:
         return _ask(request)
     back: Html | None = tag("p", tag("a", "Back", href=_place(request)))
-    detail = f"{error.detail[:1].upper()}{error.detail[1:]}."
+    detail = f"{words.capital(error.detail)}."
     match error:
         case Gone():
             title, text, back = "This link has ended", f"{detail} {_ENDED}", None
@@ -182,12 +182,8 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
             title, text, back = "Unknown link", _UNKNOWN, None
         case _:
             title, text = error.title, detail
-    section = tag("section", tag("h1", title), tag("p", text), back, class_="card", id="refusal")
     scripts = ("guest.js",) if isinstance(error, Gone | NotFound) else ()
-    response = page(request, title, section, scripts=scripts, status=error.status, for_guests=True)
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(error.retry_after)
-    return response
+    return refusal_page(request, error, title, tag("p", text), back, scripts=scripts, for_guests=True)
 
 
 def _ask(request: web.Request, *, refusal: str | None = None) -> web.Response:

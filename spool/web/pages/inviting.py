@@ -15,7 +15,7 @@ from spool.web.pages.bounds import DEFAULT, lasting, parse_count, parse_lasting
 from spool.web.pages.copying import told_once
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import join, tag
-from spool.web.pages.layout import action, may, page, see_other
+from spool.web.pages.layout import action, announcement, may, page, see_other
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -60,17 +60,13 @@ async def create(request: web.Request) -> web.StreamResponse:
         tag("p", tag("a", "All guest links", href="/guests")),
         class_="card",
     )
-    return page(request, "Guest link", made, _announcement(), scripts=("copying.js",), status=201)
+    return page(request, "Guest link", made, announcement(), scripts=("copying.js",), status=201)
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:
     """`POST /guests/{id}/revoke`: the grant ends, and what is on its way by it."""
     await grants.end(request)
     return see_other("/guests")
-
-
-def _announcement() -> Html:
-    return tag("p", id="announce", class_="hidden", role="status", aria_live="polite")
 
 
 def _document(fields: Fields, now: datetime) -> dict[str, object]:
@@ -120,7 +116,7 @@ async def _page(request: web.Request, fields: Fields, *, refusal: str | None = N
         tag("h2", "Guest links"),
         tag("ul", *rows, class_="files grants") if rows else tag("p", "None yet.", class_="dim"),
         tag("p", more) if more else None,
-        _announcement(),
+        announcement(),
         scripts=("copying.js",),
         status=400 if refusal else 200,
     )
@@ -131,7 +127,7 @@ def _is_full(found: Sequence[Grant]) -> bool:
 
 
 def _form(request: web.Request, fields: Fields, refusal: str | None) -> Html:
-    told = f"{refusal[:1].upper()}{refusal[1:]}." if refusal else None
+    told = f"{words.capital(refusal)}." if refusal else None
     note = tag("textarea", _first(fields, "note"), name="note", id="note", rows=2, maxlength=MAX_NOTE)
     form = tag(
         "form",
@@ -220,8 +216,7 @@ def _bounds(grant: Grant) -> str:
         told.append(f"up to {words.size(grant.max_file_size)} each")
     if grant.passphrase is not None:
         told.append("with a pass phrase")
-    text = " · ".join(told)
-    return f"{text[:1].upper()}{text[1:]}"
+    return words.capital(" · ".join(told))
 
 
 def _use(grant: Grant, name: str) -> Html:

@@ -11,8 +11,9 @@ from aiohttp import web
 from spool.errors import SpoolError, Unauthenticated
 from spool.protocol.http import prefers_html
 from spool.web.auth import PRINCIPAL
+from spool.web.pages import words
 from spool.web.pages.assets import ASSETS
-from spool.web.pages.html import document, join, tag
+from spool.web.pages.html import document, tag
 from spool.web.secret_paths import ORIGIN_ALONE
 from spool.web.session import FORM_TOKEN, FORM_TOKEN_PARAMETER
 from spool.web.site import SITE
@@ -112,6 +113,11 @@ def action(request: web.Request, path: str, **query: str) -> str:
     return f"{path}?{urlencode(pairs)}" if pairs else path
 
 
+def announcement() -> Html:
+    """Where scripts tell people who do not see what happens."""
+    return tag("p", id="announce", class_="hidden", role="status", aria_live="polite")
+
+
 def see_other(path: str, **query: str) -> web.Response:
     """The way to a page, after a change."""
     location = f"{path}?{urlencode(query)}" if query else path
@@ -140,8 +146,20 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     if isinstance(error, Unauthenticated):
         return see_other("/login", **({"next": request.path_qs} if request.method == "GET" else {}))
     back = tag("p", tag("a", "Back to the files", href="/"))
-    text = join(tag("h1", error.title), tag("p", f"{error.detail[:1].upper()}{error.detail[1:]}."), back)
-    response = page(request, error.title, tag("section", text, class_="card"), status=error.status)
+    return refusal_page(request, error, error.title, tag("p", f"{words.capital(error.detail)}."), back)
+
+
+def refusal_page(
+    request: web.Request,
+    error: SpoolError,
+    title: str,
+    *text: Node,
+    scripts: tuple[str, ...] = (),
+    for_guests: bool = False,
+) -> web.Response:
+    """The page that tells of an error."""
+    section = tag("section", tag("h1", title), *text, class_="card", id="refusal" if for_guests else None)
+    response = page(request, title, section, scripts=scripts, status=error.status, for_guests=for_guests)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response

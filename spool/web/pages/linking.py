@@ -15,7 +15,7 @@ from spool.web.pages.bounds import DEFAULT, lasting, parse_count, parse_lasting
 from spool.web.pages.copying import told_once
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, for_people, page, see_other
+from spool.web.pages.layout import action, announcement, for_people, page, refusal_page, see_other
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ async def make(request: web.Request) -> web.StreamResponse:
         tag("p", tag("a", "Back to the file", href=f"/view/{file.id}")),
         class_="card",
     )
-    announcement = tag("p", id="announce", class_="hidden", role="status", aria_live="polite")
-    return page(request, "Link", made, announcement, scripts=("copying.js",), status=201)
+    return page(request, "Link", made, announcement(), scripts=("copying.js",), status=201)
 
 
 def for_visitors(handler: Handler) -> Handler:
@@ -79,9 +78,8 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     ended = isinstance(error, Gone | NotFound)
     title = "This link does not work" if ended else error.title
     hint = tag("p", "Was the whole address copied? Whoever gave it to you can make a new one.") if ended else None
-    detail = tag("p", f"{error.detail[:1].upper()}{error.detail[1:]}.")
-    section = tag("section", tag("h1", title), detail, hint, class_="card")
-    return page(request, title, section, status=error.status, for_guests=True)
+    detail = tag("p", f"{words.capital(error.detail)}.")
+    return refusal_page(request, error, title, detail, hint, for_guests=True)
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:

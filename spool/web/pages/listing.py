@@ -16,7 +16,7 @@ from spool.web.files import MAX_PATTERN
 from spool.web.pages import deleted, words
 from spool.web.pages.copying import copy_link
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, may, page
+from spool.web.pages.layout import action, announcement, may, page
 from spool.web.pages.zone import Ways, drop_zone
 from spool.web.site import SITE
 
@@ -89,7 +89,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         tag("h1", "Files", class_="hidden"),
         drop_zone(request, Ways(action(request, "/upload"), "/tus"), site.policy) if may(who, "upload") else None,
         *(await _stored(request, asked) if may(who, "read") else ()),
-        tag("p", id="announce", class_="hidden", role="status", aria_live="polite"),
+        announcement(),
         scripts=("tus.min.js", "app.js"),
     )
 

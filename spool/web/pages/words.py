@@ -41,6 +41,11 @@ def exact_size(bytes_: int) -> str:
     return size(bytes_) if bytes_ < _STEP else f"{size(bytes_)} ({bytes_:,} bytes)"
 
 
+def capital(text: str) -> str:
+    """The text with a capital at its start."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def time(moment: datetime) -> Html:
     """In UTC; where there is JavaScript, it puts the reader's own time there."""
     return tag("time", f"{moment:%Y-%m-%d %H:%M} UTC", datetime=f"{moment:%Y-%m-%dT%H:%M:%SZ}")
