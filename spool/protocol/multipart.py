@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from spool.errors import BadRequest, BadType, CutOff, TooLarge
 from spool.protocol.disposition import parse_disposition
 from spool.protocol.http import parse_declared_type
+from spool.protocol.search import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -167,7 +168,7 @@ class Parser:
     def _until_delimiter(self) -> tuple[bytes, bool]:
         """The data before the next delimiter, and whether that delimiter is there yet; if so, the step changes."""
         start = search = self._at
-        while (found := self._buffer.find(self._delimiter, search)) >= 0:
+        while (found := find(self._buffer, self._delimiter, search)) >= 0:
             end = found + len(self._delimiter)
             if after := _AFTER_DELIMITER.match(self._buffer, end):
                 self._at = after.end()
