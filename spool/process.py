@@ -7,7 +7,7 @@ import gc
 import resource
 from typing import Final
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt(3)
 _LARGE: Final = 1024 * 1024
 """Bytes from which on an allocation is given back to the system at once: more than a read from a socket takes."""
 _MOST_KEPT: Final = 32 * 1024 * 1024
@@ -28,6 +28,7 @@ def keep_freed_memory() -> None:
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have none
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
+        mallopt(_M_ARENA_MAX, 1)  # or what one thread has freed no other one would use
 
 
 def collect_less_often() -> None:
