@@ -7,11 +7,12 @@ from contextlib import contextmanager, suppress
 from math import inf
 from socket import AF_INET, AF_INET6, SO_RCVLOWAT, SOL_SOCKET
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from aiohttp import HttpVersion11, web
 
 from spool.errors import BadRequest, CutOff, ExpectationFailed, RequestTimeout, TooLarge
+from spool.web.direct import Direct, Taken
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from spool.config import Limits
+    from spool.web.connection import Connection
+
+T = TypeVar("T")
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAST: Final = 128 * 1024
@@ -27,6 +31,10 @@ _READS: Final = (256 * 1024, 512 * 1024)
 """What asyncio asks of a socket, and twice as much: with still more, what was read has left the processor's cache."""
 _PROMPT: Final = 16 * 1024
 """Bytes that are read as they come: a type, for one, is to be refused at once."""
+_LARGE: Final = 8 * 1024 * 1024
+"""Bytes still to come that are worth a thread of their own."""
+_WORTH: Final = 4 * 1024 * 1024
+"""Bytes that a batch may have while few uploads run: with more of them, their memory is wanted for other things."""
 _GATHERED: Final = 256 * 1024
 """Bytes of a slower client that are worth waking up for."""
 _LONGEST: Final = 1.0
@@ -55,14 +63,19 @@ class Body:
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
         self._gathering = _Gathering(request.transport)
+        self._direct: Direct | None = None
         self._limits = limits
         self._metrics = request.app[SITE].metrics
         self._interruption: Exception | None = None
         self.size = 0
         """Bytes that came so far."""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body to its proper end.
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body to its proper end; see `parsed`."""
+        return self.parsed(bytes)
+
+    async def parsed(self, parse: Callable[[bytes], T]) -> AsyncIterator[T]:
+        """What `parse` makes of each piece of the body, to its proper end. It may run in a thread, once at a time.
 
         Raises CutOff or BadRequest if it has none, TooLarge for more than `max_size` bytes, RequestTimeout for a
         client that stalls. A client that vanishes cancels the handler.
@@ -72,46 +85,89 @@ class Body:
         pace = _Pace(self._limits, self.interrupt, self._gathering.stop)  # not ours: it would be a cycle
         content = self._request.content
         if content.is_eof() and content.exception() is None and (chunk := content.read_nowait()):  # all of it is here
-            self._count(chunk, pace)
-            yield chunk
+            self._count(len(chunk), pace)
+            yield parse(chunk)
         try:
             while not content.at_eof():
-                ending: Exception | None = None
-                self._gather()
-                try:
-                    with pace.waiting(), _readable():
-                        chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
-                except Exception as error:  # noqa: BLE001  # it is raised below
-                    ending = self._interruption or error
-                    chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
-                if chunk:
-                    self._count(chunk, pace)
-                    yield chunk
-                if ending is not None:
-                    raise ending
+                taken = await self._next(parse, pace)
+                self._count(taken.size, pace)
+                for made in taken.made:
+                    yield made
+                if taken.error is not None:
+                    raise taken.error
         finally:
             pace.stop()
-            self._gathering.stop()
+            self.close()
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
 
-    def _gather(self) -> None:
-        if self._declared is not None and self.size >= _PROMPT:
-            enough = min(_GATHERED, self._request.app[SITE].ingest.batch_size())
-            self._gathering.start(min(enough, self._declared - self.size))
+    async def _next(self, parse: Callable[[bytes], T], pace: _Pace) -> Taken[T]:
+        """What comes next; an error of it is to be raised when what was made is given out."""
+        least, ending = self._gather(), None
+        try:
+            with pace.waiting(), _readable():
+                if direct := self._direct:
+                    taken = await direct.read(parse, self._batch_size(), least)
+                    self._join_aiohttp(direct, taken)
+                    return taken
+                # all that is there: readchunk gives tiny chunks one by one
+                chunk = await self._request.content.readany()
+        except Exception as error:  # noqa: BLE001  # it is raised after what has arrived
+            ending = self._interruption or error
+            chunk = self._request.content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
+        if ending is None:
+            self._leave_aiohttp(len(chunk))
+        return Taken(len(chunk), [parse(chunk)] if chunk else [], ending)
+
+    def _leave_aiohttp(self, came: int) -> None:
+        """The rest is read directly, if that is worth it: a quick client's large body, as long as few uploads run."""
+        request, left = self._request, (self._declared or 0) - self.size - came
+        transport, content = request.transport, request.content
+        if transport is None or came < _FAST or left < _LARGE or self._batch_size() < _WORTH:
+            return
+        possible = transport.get_extra_info("sslcontext") is None and hasattr(request.protocol, "skip_body")
+        if possible and content.total_bytes == self.size + came:  # or some of the rest is in aiohttp's hands
+            with suppress(OSError):  # no descriptor is left
+                self._direct = Direct(transport, content, left)
+
+    def _join_aiohttp(self, direct: Direct, taken: Taken[T]) -> None:
+        """All has been read; or aiohttp will tell why no more is to be had."""
+        if not direct.left:
+            cast("Connection", self._request.protocol).skip_body()
+            self.close()
+            self._request.content.feed_eof()
+        elif not taken.size:
+            self.close()
+
+    def close(self) -> None:
+        """Nothing more is read directly. Idempotent."""
+        self._gathering.stop()
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
+
+    def _batch_size(self) -> int:
+        return self._request.app[SITE].ingest.batch_size()
+
+    def _gather(self) -> int:
+        if self._declared is None or self.size < _PROMPT:
+            return 1
+        enough = min(_GATHERED, self._batch_size(), self._declared - self.size)
+        self._gathering.start(enough)
+        return enough
 
     def interrupt(self, error: Exception) -> None:
         """What has arrived is still given out, and then `error` is raised in the place of the rest."""
         self._interruption = error
         self._request.content.set_exception(TimeoutError())  # of all errors aiohttp expects this one when it lingers
 
-    def _count(self, chunk: bytes, pace: _Pace) -> None:
+    def _count(self, size: int, pace: _Pace) -> None:
         if not self.size:
             self._metrics.first_byte.observe(monotonic() - self._asked_at)
-        self.size += len(chunk)
-        self._metrics.received_bytes += len(chunk)
-        pace.received(len(chunk))
-        if len(chunk) >= _FAST:
+        self.size += size
+        self._metrics.received_bytes += size
+        pace.received(size)
+        if size >= _FAST:
             self._read_more()
         if self.size > self._max_size:
             raise TooLarge(f"the request is larger than {self._max_size} bytes", limit=self._max_size)
@@ -122,7 +178,7 @@ class Body:
         reader = getattr(transport, "_ssl_protocol", transport)
         if reader is not None and hasattr(reader, "max_size"):  # what asyncio asks of a socket
             smallest, largest = _READS
-            reader.max_size = max(smallest, min(largest, self._request.app[SITE].ingest.batch_size() // 2))
+            reader.max_size = max(smallest, min(largest, self._batch_size() // 2))
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:

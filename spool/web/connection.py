@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import EMPTY_PAYLOAD, web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http import HttpProcessingError
+from aiohttp.http import HttpProcessingError, HttpRequestParser
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from spool.errors import BadRequest, ExpectationFailed, Internal, RequestTimeout
@@ -105,6 +105,20 @@ class Connection(RequestHandler):
             self._start_head_timer()
             if self.head > _MAX_HEAD:
                 self._refuse_head(400, f"the request head is larger than {_MAX_HEAD} bytes")
+
+    def skip_body(self) -> None:
+        """The rest of the latest request's body was read past the parser: what comes next is a head."""
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's returns None, which asyncio reads as False
         """Keeps the connection for the answers when the client closed its side after complete requests.

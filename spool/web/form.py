@@ -88,8 +88,8 @@ def _form_limits(limits: Limits) -> FormLimits:
 
 
 async def _events(parser: Parser, body: Body) -> AsyncIterator[Event]:
-    async for chunk in body.chunks():
-        for event in parser.feed(chunk):
+    async for events in body.parsed(parser.feed):
+        for event in events:
             yield event
     parser.close()
 

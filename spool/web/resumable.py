@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -229,6 +229,7 @@ class _Driver:
         reservation = await self._site.ingest.admit(who, 0 if promised else ahead, files=0)  # its row counts as one
         turn.held.enter_context(reservation)
         turn.held.enter_context(self._site.guests.running(who, body.interrupt))
+        turn.held.enter_context(closing(body))
         await turn.receive(
             body.chunks(),
             body.interrupt,

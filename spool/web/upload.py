@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -86,7 +86,7 @@ async def _receive(
         raise BadType("a body with a Content-Encoding is not read; send the file as it is")
     body = Body(request, site.limits, max_size)
     draft = _draft_answer(request)
-    with ExitStack() as held:
+    with closing(body), ExitStack() as held:
         if draft is not None:
             held.enter_context(await site.idempotency.running(draft))
             if earlier := await site.idempotency.earlier(draft):
