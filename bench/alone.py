@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import hashlib
 import os
 import statistics
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+import spool
 from bench.clients import Many, curl
 from bench.loads import MB
 from bench.servers import serving
@@ -22,7 +25,6 @@ from spool.store.cursor import Position, to_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from bench.servers import Server
     from spool.ports import Index
@@ -41,6 +43,7 @@ Note = dict[str, float]
 
 def starts(server: Server, work: Path) -> Iterator[Note]:
     """The help, and the first answer of a new spool."""
+    compileall.compile_dir(Path(spool.__file__).parent, quiet=2)  # as an installed one is
     help_ = [_seconds(lambda: _run("--help")) for _ in range(_STARTS + 1)][1:]
     yield {"spool --help, ms": 1e3 * statistics.median(help_)}
     yield {"spool serve to its first answer, ms": 1e3 * statistics.median(_first_answers(server, work / "new"))}
