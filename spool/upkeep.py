@@ -98,7 +98,7 @@ async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
         await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
 
 
-async def sweep(
+async def sweep(  # noqa: PLR0913  # the last one has a default
     blobs: LabelledStore, index: Index, active: Active, before: datetime, clock: Clock, *, rest: float = 0
 ) -> tuple[int, int]:
     """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
