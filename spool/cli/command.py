@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spool.config import ConfigError, load
+from spool.errors import BadRequest, SpoolError
 from spool.model import By
 from spool.units import LIMIT, SIZE, parse_duration
 
@@ -44,6 +45,25 @@ _MEMBERS: Final = (
     *("owner", "metadata", "damage", "grant"),
 )
 """What every listed file has, but for times."""
+
+
+def carry_out(arguments: argparse.Namespace) -> int:
+    """Does what the arguments say, and tells in one line what went wrong; the exit code."""
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except (ConfigError, BadRequest) as error:
+        return fail(str(error), WRONG)
+    except SpoolError as error:
+        return fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has read enough
+        sys.stdout = None  # or the interpreter fails again when it flushes
+        return FAILED
+    except OSError as error:
+        return fail(f"{error.filename}: {error.strerror}", FAILED)
+    return code
 
 
 def fail(message: str, code: int) -> int:
