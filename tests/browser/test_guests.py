@@ -61,7 +61,7 @@ def check(page: Page, axe: str, what: str) -> None:
 
 def test_guest_link_is_made_used_up_and_its_files_are_found(new_page: NewPage, server: Server, tmp_path: Path) -> None:
     owner = new_page("/", permissions=list(COPY))
-    owner.get_by_role("link", name="Guests").click()
+    owner.get_by_role("link", name="Receive files").click()
     path = invite(owner, Note_to_the_guests="Two files, please", **{"Files,_at_most": "2"})
     owner.get_by_role("button", name="Copy").click()
     expect(owner.locator("#announce")).to_have_text("Copied")
@@ -286,9 +286,9 @@ def test_keyboard_alone_makes_a_grant_and_sends_a_file(new_page: NewPage, tmp_pa
         pytest.fail(f"the keyboard does not get to {name!r}")
 
     page.locator("html.live").wait_for()
-    tab_to("Guests")
+    tab_to("Receive files")
     page.keyboard.press("Enter")
-    expect(page).to_have_title("Guests · Spool")
+    expect(page).to_have_title("Receive files · Spool")
     tab_to("New guest link")
     page.keyboard.press("Enter")
     tab_to("note")
