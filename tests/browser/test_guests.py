@@ -137,6 +137,31 @@ def test_upload_of_a_guest_outlives_a_reload_and_a_killed_server(
     expect(guest.locator("#sent")).to_contain_text("large.bin")
 
 
+def test_pass_phrase_is_asked_for_again_in_the_page_when_the_browser_has_lost_its_proof(
+    new_page: NewPage, server: Server, tmp_path: Path
+) -> None:
+    guest = new_page(invite(new_page(), **{"Pass_phrase_(optional)": "open sesame"}))
+    guest.get_by_label("Pass phrase").fill("open sesame")
+    guest.keyboard.press("Enter")
+    expect(guest.locator("#upload")).to_be_visible()
+    challenges: list[str] = []
+    guest.on("response", lambda r: challenges.append(r.headers["www-authenticate"]) if r.status == 401 else None)
+    guest.context.clear_cookies()
+    digests = {name: sample(tmp_path / name, size) for name, size in (("a.bin", 5000), ("b.bin", 6000))}
+    guest.set_input_files("#picker", [tmp_path / name for name in digests])
+    expect(guest.locator("#queue .wrong").first).to_have_text("The pass phrase is asked for again. Then it goes on.")
+    guest.get_by_label("Pass phrase").fill("sesame")
+    guest.keyboard.press("Enter")
+    expect(guest.get_by_role("alert")).to_have_text("This is not the pass phrase.")
+    expect(guest.get_by_label("Pass phrase")).to_be_focused()
+    guest.keyboard.type("open sesame")
+    guest.keyboard.press("Enter")
+    expect(guest.locator("#sent > li")).to_have_count(2)
+    expect(guest.get_by_label("Pass phrase")).to_have_count(0)
+    assert {name: record["sha256"] for name, record in stored(server, 2).items()} == digests
+    assert challenges == ['FormBased realm="spool"'] * 2  # a browser would answer Basic with a window of its own
+
+
 def test_unfinished_uploads_of_one_link_are_not_shown_at_another(
     new_page: NewPage, server: Server, tmp_path: Path
 ) -> None:

@@ -59,7 +59,9 @@ async def page(spool: Spool, path: str, **kw: Any) -> Page:
 
 async def post(spool: Spool, path: str, *fields: tuple[str, str], **kw: Any) -> Answer:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    return await spool.request("POST", path, data=urlencode(fields).encode(), headers={**HTML, **kind}, **kw)
+    return await spool.request(
+        "POST", path, data=urlencode(fields).encode(), headers={**HTML, **kind, **kw.pop("headers", {})}, **kw
+    )
 
 
 class TestHtml:
@@ -178,6 +180,33 @@ class TestListing:
         assert (await page(spool, "/?sort=oldest")).names == ["b.png", "a.txt", "Ab.txt"]
         assert (await page(spool, "/?sort=largest&kind=text")).names == ["Ab.txt", "a.txt"]
         assert "Nothing matches." in (await page(spool, "/?q=zzz")).text
+
+    async def test_search_is_kept_until_it_is_given_up(self, spool: Spool) -> None:
+        record = await spool.stored("a.txt")
+        search = f"{spool.client.make_url('/')}?q=a&sort=name"
+
+        async def back(referer: str) -> str | None:
+            answer = await spool.get(f"/view/{record['id']}", headers={**HTML, "Referer": referer})
+            return Page(answer).all("a")[4]["href"]  # after the ways that all pages have
+
+        assert await back(search) == "/?q=a&sort=name"
+        for other in ("", "http://elsewhere.example/?q=a", f"{spool.client.make_url('/view/x')}?q=a", "http://[/?q=a"):
+            assert await back(other) == "/"
+        for path in ("/delete", "/undo"):
+            answer = await post(spool, path, ("id", str(record["id"])), headers={"Referer": search})
+            assert (answer.status, answer.headers["Location"]) == (303, "/?q=a&sort=name")
+        assert (await page(spool, "/?q=zzz")).all("a", href="/")[-1] == {"href": "/"}
+        assert (await page(spool, "/?grant=x&q=a&sort=name")).all("a", href="/?q=a&sort=name")
+
+    @pytest.mark.parametrize(
+        ("types", "accept"),
+        [([], None), (["image/*", "application/pdf"], "image/*,application/pdf"), (["image/*", "text/*"], None)],
+    )
+    async def test_picker_shows_what_is_taken_where_browsers_know_it(
+        self, serve: Serve, types: list[str], accept: str | None
+    ) -> None:
+        spool = await serve({"policy.allow_types": types})
+        assert (await page(spool, "/")).all("input", id="picker")[0].get("accept") == accept
 
     async def test_pages_on_which_nothing_passes_are_turned(self, spool: Spool) -> None:
         for i in range(60):
