@@ -246,6 +246,10 @@ class TestListing:
 
 
 class TestDetails:
+    async def test_of_no_file_say_so_in_one_sentence(self, spool: Spool) -> None:
+        answer = await spool.get("/view/none", headers=HTML)
+        assert "There is no such file.Back to the files" in Page(answer).text
+
     async def test_tell_all_about_a_file(self, spool: Spool) -> None:
         record = await spool.stored("a.txt?mood=calm&expires_at=2027-01-01")
         text = (await page(spool, f"/view/{record['id']}")).text

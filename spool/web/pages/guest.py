@@ -110,9 +110,9 @@ def _sent(place: str, files: list[File]) -> Html:
     hint = tag("p", "Only this browser knows which files were yours, and can delete them.", class_="dim")
     return tag(
         "section",
+        tag("div", id="line"),
         heading,
         hint,
-        tag("div", id="line"),
         tag("ul", *rows, id="sent", class_="files plain-rows", aria_labelledby="sent-heading"),
         hidden=not rows,
     )
@@ -178,7 +178,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     if isinstance(error, PassphraseRequired) and request.method in SAFE:
         return _ask(request)
     back: Html | None = tag("p", tag("a", "Back", href=_place(request)))
-    detail = f"{words.capital(error.detail)}."
+    detail = words.sentence(error.detail)
     match error:
         case Gone():
             title, text, back = "This link has ended", f"{detail} {_ENDED}", None

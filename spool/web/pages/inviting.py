@@ -127,7 +127,7 @@ def _is_full(found: Sequence[Grant]) -> bool:
 
 
 def _form(request: web.Request, fields: Fields, refusal: str | None) -> Html:
-    told = f"{words.capital(refusal)}." if refusal else None
+    told = words.sentence(refusal) if refusal else None
     note = tag("textarea", _first(fields, "note"), name="note", id="note", rows=2, maxlength=MAX_NOTE)
     form = tag(
         "form",

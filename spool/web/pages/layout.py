@@ -155,7 +155,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     if isinstance(error, Unauthenticated):
         return see_other("/login", **({"next": request.path_qs} if request.method == "GET" else {}))
     back = tag("p", tag("a", "Back to the files", href="/"))
-    return refusal_page(request, error, error.title, tag("p", f"{words.capital(error.detail)}."), back)
+    return refusal_page(request, error, error.title, tag("p", words.sentence(error.detail)), back)
 
 
 def refusal_page(

@@ -19,6 +19,7 @@ if (list) start(); else if (document.getElementById("refusal")) forget();
 function start() {
   for (const receipt of receipts()) show(receipt);
   list.addEventListener("submit", (event) => { event.preventDefault(); remove(event.target.closest("li"), event.target); });
+  list.addEventListener("click", (event) => { if (event.detail > 1) event.preventDefault(); }); // a double click is one
   document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") look(); });
   if (form) uploads = begin(form, { stored, refused: look, unproven: "The pass phrase is asked for again. Then it goes on." });
 }
@@ -103,10 +104,11 @@ function tell(status, { bounds, refusal }) {
 // The browser has lost what proved the pass phrase; uploads that wait for it go on by themselves.
 function lock(section) {
   const held = [document.body, ...news.querySelectorAll("*")].includes(document.activeElement);
-  lower(section);
+  const [field, entry] = [section.querySelector("#passphrase"), section.querySelector("form")];
+  field.autofocus = false; // whoever is writing something is not taken away from it
+  lower(section, "The pass phrase, please");
   news.replaceChildren(section);
   announce("The pass phrase is asked for again");
-  const [field, entry] = [section.querySelector("#passphrase"), section.querySelector("form")];
   if (held) field.focus();
   entry.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -121,9 +123,9 @@ function lock(section) {
 }
 
 // A part of another page, under the heading of this one.
-function lower(section) {
+function lower(section, title) {
   const heading = section.querySelector("h1");
-  heading.replaceWith(element("h2", {}, heading.textContent));
+  heading.replaceWith(element("h2", {}, title ?? heading.textContent));
 }
 
 function end(refusal) {

@@ -211,7 +211,7 @@ function reason(error) {
   try {
     const { detail, title } = JSON.parse(error.originalResponse.getBody());
     const text = detail || title;
-    return `${text[0].toUpperCase()}${text.slice(1)}.`;
+    return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
   } catch {
     return "The server refused it.";
   }
