@@ -92,10 +92,19 @@ def test_guest_deletes_what_they_sent_and_nobody_else_sees_it(
 ) -> None:
     path = invite(new_page())
     guest, other = new_page(path), new_page(path)
-    for name in ("a.bin", "b.bin"):
-        sample(tmp_path / name, 5000 + len(name))
-        guest.set_input_files("#picker", tmp_path / name)
-        expect(guest.locator("#sent")).to_contain_text(name)
+    for name, size in (("a.bin", 5000), ("b.bin", 60_000)):
+        sample(tmp_path / name, size)
+    guest.set_input_files("#picker", tmp_path / "a.bin")
+    button = guest.get_by_role("button", name="Delete a.bin")
+    throttle(guest, 40_000)
+    guest.set_input_files("#picker", tmp_path / "b.bin")
+    expect(guest.get_by_role("button", name="Pause b.bin")).to_be_visible()
+    button.hover()
+    box = button.bounding_box()
+    expect(guest.get_by_role("button", name="1 new file")).to_be_visible()
+    assert button.bounding_box() == box  # the row stays under the pointer
+    guest.mouse.move(0, 0)
+    expect(guest.locator("#sent > li:visible")).to_have_count(2)
     other.reload()
     expect(other.locator("#sent > li")).to_have_count(0)
     guest.get_by_role("button", name="Delete a.bin").click()
