@@ -167,7 +167,7 @@ def comes_without_tls(request: web.Request) -> bool:
     origin = request.headers.get("Origin")
     if origin is not None:
         return origin.startswith("http:")
-    return "https" not in (request.scheme, request.headers.get("X-Forwarded-Proto"))
+    return request.scheme != "https" and "https" not in request.headers.get("X-Forwarded-Proto", "")
 
 
 def is_secure(request: web.Request) -> bool:
