@@ -110,6 +110,17 @@ def test_files_of_one_moment_stay_in_their_order(new_page: NewPage, server: Serv
     assert sorted(names(page)) == sorted(f"{number}.txt" for number in range(60))
 
 
+def test_new_file_has_its_place_in_any_order(new_page: NewPage, server: Server) -> None:
+    for name in ("a.txt", "c.txt"):
+        server.put(name, name.encode())
+    page = new_page("/?sort=name")
+    for name in ("d.txt", "b.txt", "0.txt"):
+        server.put(name, name.encode())
+    look(page)
+    expect(visible(page)).to_have_count(5)
+    assert names(page) == ["0.txt", "a.txt", "b.txt", "c.txt", "d.txt"]
+
+
 class TestStill:
     """Nothing moves away under a pointer."""
 
@@ -170,7 +181,7 @@ class TestStill:
         expect(visible(page)).to_have_count(1)
         expect(page.locator("#empty")).to_be_hidden()
         page.locator("#files > li:visible .danger").click()
-        expect(page.locator("#empty")).to_have_text("Nothing here yet.")
+        expect(page.get_by_text("Nothing here yet.")).to_be_visible()
         page.get_by_role("button", name="Undo", exact=True).click()
         expect(page.locator("#empty")).to_be_hidden()
 

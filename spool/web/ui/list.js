@@ -79,7 +79,7 @@ class Files {
     document.getElementById("line").prepend(told);
   }
 
-  // Puts in what is new. In another order than newest first its place is not known, so that it waits for a reload.
+  // Puts in what is new; in another order than newest first, what is among the first of it.
   // What was changed or deleted elsewhere, or brought back, is so here, in any order.
   async look() {
     if (this.looking) { this.again = true; return; }
@@ -96,7 +96,7 @@ class Files {
       for (let next = address, pages = 0; next && pages < MOST_PAGES; pages += 1) {
         const page = await this.page(next);
         if (pages === 0) this.apply(page);
-        if (!this.live) break;
+        if (!this.live) { rows.push(...this.order(page)); break; }
         rows.push(...this.fresh(page).filter((row) => this.insert(row)));
         next = page.getElementById("more")?.getAttribute("href");
       }
@@ -116,6 +116,19 @@ class Files {
     this.list.insertBefore(row, older ?? null);
     this.still.came(row);
     return true;
+  }
+
+  // Where the page has them, if what they follow there is here.
+  order(page) {
+    const all = [...page.querySelectorAll("#files > li")];
+    return this.fresh(page).filter((row) => {
+      const at = all.indexOf(row);
+      const before = at ? this.known.get(all[at - 1].dataset.id) : null;
+      if (before === undefined) { this.known.delete(row.dataset.id); return false; }
+      if (before) before.after(row); else this.list.prepend(row);
+      this.still.came(row);
+      return true;
+    });
   }
 
   // What has become of files since the last look.
