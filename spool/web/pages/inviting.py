@@ -1,4 +1,4 @@
-"""`/guests`: the addresses by which people without an account upload, for those who give them out."""
+"""`/guests`, or Receive files: the addresses by which people without an account upload, for those who give them out."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ async def _page(request: web.Request, fields: Fields, *, refusal: str | None = N
     more = tag("a", "Older guest links", href=f"/guests?cursor={found[-1].id}", rel="next") if _is_full(found) else None
     return page(
         request,
-        "Guests",
-        tag("h1", "Files from guests"),
+        "Receive files",
+        tag("h1", "Receive files"),
         tag("p", _ABOUT, class_="dim lead"),
         _form(request, fields, refusal),
         tag("h2", "Guest links"),
@@ -127,7 +127,7 @@ def _is_full(found: Sequence[Grant]) -> bool:
 
 
 def _form(request: web.Request, fields: Fields, refusal: str | None) -> Html:
-    told = f"{words.capital(refusal)}." if refusal else None
+    told = words.sentence(refusal) if refusal else None
     note = tag("textarea", _first(fields, "note"), name="note", id="note", rows=2, maxlength=MAX_NOTE)
     form = tag(
         "form",

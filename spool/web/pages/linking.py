@@ -78,7 +78,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     ended = isinstance(error, Gone | NotFound)
     title = "This link does not work" if ended else error.title
     hint = tag("p", "Was the whole address copied? Whoever gave it to you can make a new one.") if ended else None
-    detail = tag("p", f"{words.capital(error.detail)}.")
+    detail = tag("p", words.sentence(error.detail))
     return refusal_page(request, error, title, detail, hint, for_guests=True)
 
 
