@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.config import ConfigError, load
 from spool.model import By
+from spool.policy import MAX_PASSPHRASE
 from spool.units import LIMIT, SIZE, parse_duration
 
 if TYPE_CHECKING:
@@ -116,6 +117,19 @@ def parse_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
     return int(text)
+
+
+def read_passphrase(path: Path | None) -> str | None:
+    """The first line of the file, - being standard input: an argument would be in the list of processes.
+
+    Raises OSError, ConfigError.
+    """
+    if path is None:
+        return None
+    line = (sys.stdin.readline() if str(path) == "-" else path.read_text("utf-8").partition("\n")[0]).rstrip("\r\n")
+    if not line or len(line.encode()) > MAX_PASSPHRASE:
+        raise ConfigError(f"the first line of {path} is no pass phrase of 1 to {MAX_PASSPHRASE} bytes")
+    return line
 
 
 def by_command() -> By:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +17,11 @@ from spool.cli.command import (
     parse_name,
     parse_size,
     parse_text,
+    read_passphrase,
     with_storage,
 )
-from spool.config import ConfigError
 from spool.model import GrantId
-from spool.policy import GRANT_FILES, GRANT_LASTS, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE
+from spool.policy import GRANT_FILES, GRANT_LASTS, MAX_GRANT_FILES, MAX_NOTE
 from spool.units import SIZE
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _parse_files(text: str) -> int:
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    passphrase = _read_passphrase(arguments.passphrase_file)
+    passphrase = read_passphrase(arguments.passphrase_file)
 
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import tokens  # noqa: PLC0415
@@ -95,16 +94,6 @@ def _create(arguments: argparse.Namespace) -> int:
         print(f"{_base(load_config(arguments))}/g/{secret}")
 
     return with_storage(arguments, work, may_make=True)
-
-
-def _read_passphrase(path: Path | None) -> str:
-    """The first line: an argument would be in the list of processes. Raises OSError, ConfigError."""
-    if path is None:
-        return ""
-    line = (sys.stdin.readline() if str(path) == "-" else path.read_text("utf-8").partition("\n")[0]).rstrip("\r\n")
-    if not line or len(line.encode()) > MAX_PASSPHRASE:
-        raise ConfigError(f"the first line of {path} is no pass phrase of 1 to {MAX_PASSPHRASE} bytes")
-    return line
 
 
 def _base(config: Config) -> str:
