@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SCOPES: Final = ("upload", "read", "delete", "grant", "metrics", "admin")
 """What a token can allow. `admin` allows everything."""
+LOCAL: Final = "local"
+"""The principal that everybody is while no token has been made."""
 GRANT_LASTS: Final = timedelta(days=7)
 """How long a grant, or a link, works where nothing else is said."""
 GRANT_FILES: Final = 100

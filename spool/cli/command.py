@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spool.config import ConfigError, load
-from spool.model import By
-from spool.policy import MAX_PASSPHRASE
+from spool.model import By, Usage
+from spool.policy import LOCAL, MAX_PASSPHRASE
 from spool.units import LIMIT, SIZE, parse_duration
 
 if TYPE_CHECKING:
@@ -49,8 +49,13 @@ _MEMBERS: Final = (
 
 def fail(message: str, code: int) -> int:
     """Tells the mistake in one line; the exit code."""
-    print(f"spool: {message}", file=sys.stderr)
+    warn(message)
     return code
+
+
+def warn(message: str) -> None:
+    """Tells in one line what may be a mistake."""
+    print(f"spool: {message}", file=sys.stderr)
 
 
 def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
@@ -132,6 +137,13 @@ def read_passphrase(path: Path | None) -> str | None:
     return line
 
 
+async def is_known(index: SqliteIndex, name: str) -> bool:
+    """Whether a principal has this name: by a token, a grant, or what it keeps, or because everybody may be it."""
+    if name == LOCAL or any(token.name == name for token in await index.tokens()):
+        return True
+    return await index.usage(name) != Usage(0, 0) or bool(await index.grants(name, None, 1))
+
+
 def by_command() -> By:
     """The user of this machine who runs the command, for the audit log."""
     uid = os.getuid()
@@ -175,7 +187,7 @@ def with_storage(
     if not may_make:
         require_spool(config)
     elif not (config.storage.dir / "index.db").exists():
-        print(f"spool: there was no spool in {config.storage.dir.absolute()}: making one", file=sys.stderr)
+        warn(f"there was no spool in {config.storage.dir.absolute()}: making one")
     import asyncio  # noqa: PLC0415
 
     from spool import serve  # noqa: PLC0415

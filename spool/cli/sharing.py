@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from spool.cli.command import (
     add_common,
     by_command,
+    is_known,
     load_config,
     parse_count,
     parse_lifetime,
@@ -18,6 +19,7 @@ from spool.cli.command import (
     parse_size,
     parse_text,
     read_passphrase,
+    warn,
     with_storage,
 )
 from spool.model import GrantId
@@ -80,6 +82,10 @@ def _create(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import tokens  # noqa: PLC0415
 
+        if not await is_known(index, arguments.owner):
+            warn(
+                f"nothing is known of {arguments.owner!r}, in whose name guests will upload: `spool token ls` has names"
+            )
         now = datetime.now(UTC)
         grant, secret = tokens.new_grant(arguments.owner, now, now + arguments.expires, max_files=arguments.max_files)
         grant = replace(
