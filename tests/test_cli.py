@@ -488,7 +488,22 @@ def test_limit_of_nobody_is_a_misuse(tmp_path: Path) -> None:
     misuse("limit", "set", " ", "--uploads", "1", "--dir", tmp_path)
 
 
-@pytest.mark.parametrize("lifetime", ["9999999d", "999999999w"])
+def test_lifetime_without_a_unit_is_a_misuse_wherever_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    expires = ("--expires", "30")
+    token = ("token", "create", "--dir", tmp_path, "--name", "a", "--scope", "read")
+    grant = ("grant", "create", "--dir", tmp_path, "--owner", "a")
+    for arguments in (
+        (*token, *expires),
+        (*grant, *expires),
+        ("put", tmp_path / "a", *expires),
+        ("link", "x", *expires),
+    ):
+        assert misuse(*arguments).endswith("argument --expires: '30' has no unit: 30s, 15m, 12h, 7d and 4w have one")
+    assert "'30' is neither a duration" in misuse("audit", "--dir", tmp_path, "--since", "30")
+
+
+@pytest.mark.parametrize("lifetime", ["9999999d", "999999999w", "0s"])
 def test_lifetime_beyond_all_time_is_a_misuse(tmp_path: Path, lifetime: str) -> None:
     assert lifetime in misuse(
         "token", "create", "--dir", tmp_path, "--name", "a", "--scope", "read", "--expires", lifetime

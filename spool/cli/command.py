@@ -90,15 +90,20 @@ def parse_name(text: str) -> str:
 
 
 def parse_lifetime(text: str) -> timedelta:
-    """A duration, as in the configuration."""
+    """A duration of more than nothing, as in the configuration, but with its unit: 30 would be seconds to nobody."""
+    if text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} has no unit: 30s, 15m, 12h, 7d and 4w have one")
     try:
-        return parse_duration(text)
+        duration = parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 12h or 30d") from error
+    if not duration:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all")
+    return duration
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes, as in the configuration."""
+    """A size, as in the configuration: without a unit in bytes, as everywhere else."""
     try:
         size: int = SIZE.parse(text)
     except ValueError as error:
