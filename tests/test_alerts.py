@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.process import lacking
-from tests.test_monitoring import ALERTS, ASKED, MONITORING
+from tests.test_docs import fences
+from tests.test_monitoring import ALERTS, ASKED, MONITORING, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,6 +113,14 @@ def test_prometheus_reads_the_rules_and_what_the_dashboard_asks(tmp_path: Path) 
     rules = [{"record": f"r{n}", "expr": re.sub(r"\$__\w+", "5m", text)} for n, text in enumerate(ASKED)]
     (tmp_path / "asked.yaml").write_text(json.dumps({"groups": [{"name": "asked", "rules": rules}]}))
     assert promtool("check", "rules", tmp_path / "asked.yaml") == ""
+
+
+def test_prometheus_reads_the_configuration_that_the_document_shows(tmp_path: Path) -> None:
+    [shown] = (block for block in fences((ROOT / "doc/operate.md").read_text(), "yaml") if "rule_files" in block)
+    (tmp_path / "spool.token").write_text("spool_x")
+    shutil.copy(RULES, tmp_path / "spool.yaml")
+    (tmp_path / "prometheus.yaml").write_text(shown.replace("/etc/prometheus", str(tmp_path)))
+    assert promtool("check", "config", tmp_path / "prometheus.yaml") == ""
 
 
 def test_every_alert_has_a_case_for_and_one_against_it() -> None:
