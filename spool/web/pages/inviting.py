@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import BadRequest
-from spool.policy import GRANT_FILES, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE
+from spool.policy import GRANT_FILES, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE, has_ended
 from spool.protocol.http import prefers_html
 from spool.units import SIZE
 from spool.web import grants
@@ -189,7 +189,7 @@ def _row(request: web.Request, who: Principal, grant: Grant, now: datetime) -> H
     )
     files = tag("a", "Show the files", href=f"/?grant={grant.id}", aria_label=f"Show the files: {name}")
     shown = files if may(who, "read") and grant.files else None
-    ended = _has_ended(grant, now)
+    ended = has_ended(grant, now)
     return tag(
         "li",
         about,
@@ -197,10 +197,6 @@ def _row(request: web.Request, who: Principal, grant: Grant, now: datetime) -> H
         class_="ended" if ended else None,
         data_id=grant.id,
     )
-
-
-def _has_ended(grant: Grant, now: datetime) -> bool:
-    return grant.revoked_at is not None or grant.expires_at <= now
 
 
 def _state(grant: Grant, now: datetime) -> tuple[str, Html]:
