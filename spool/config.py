@@ -152,8 +152,10 @@ class ClientSettings:
     """What the commands that talk to a server go by."""
 
     url: str
-    """The server's address; empty if none is named."""
+    """The server's address, or that of a grant; empty if none is named."""
     token: str | None
+    passphrase: str | None
+    """Of the grant."""
     state: Path
     """Where unfinished uploads are remembered."""
 
@@ -298,7 +300,8 @@ def _settings(config: Config, origins: Mapping[tuple[str, str], str]) -> Iterato
 def client_settings(to: str | None, environ: Mapping[str, str] = os.environ) -> ClientSettings:
     """The server that a command is to talk to: `to`, SPOOL_URL or that of the login, and the token for it.
 
-    The token is SPOOL_TOKEN, or that of the login if the server is the login's. Raises ConfigError.
+    The token is SPOOL_TOKEN, or that of the login if the server is the login's; the pass phrase is SPOOL_PASSPHRASE.
+    Raises ConfigError.
     """
     path = _login_path(environ)
     login = _read_login(path) if path.exists() else {}
@@ -311,7 +314,8 @@ def client_settings(to: str | None, environ: Mapping[str, str] = os.environ) -> 
     token = environ.get("SPOOL_TOKEN") or (login.get("token") if url == login.get("url") else None)
     if token and not re.fullmatch("[!-~]+", token):
         raise ConfigError("the token holds characters that no token has")
-    return ClientSettings(url, token or None, _xdg(environ, "XDG_STATE_HOME", ".local/state") / "uploads")
+    state = _xdg(environ, "XDG_STATE_HOME", ".local/state") / "uploads"
+    return ClientSettings(url, token or None, environ.get("SPOOL_PASSPHRASE") or None, state)
 
 
 def traced(environ: Mapping[str, str] = os.environ) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool.errors import Gone, NotFound, PassphraseRequired, RateLimited, SpoolError
 from spool.model import Allowance, Principal
-from spool.policy import MAX_PASSPHRASE, require_grant
+from spool.policy import MAX_PASSPHRASE, require_lasting
 from spool.tokens import hash_secret, is_passphrase
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Guests:
         grant = await self._grants.grant_of(hash_secret(secret))
         if grant is None:
             raise NotFound("there is no such link")
-        require_grant(grant, self._clock())
+        require_lasting(grant, self._clock())
         allowance = self._allowance.under(grant.override)
         return Principal(grant.owner, frozenset({"upload"}), allowance, grant)
 
@@ -120,7 +120,7 @@ class Guests:
 
     async def _ending(self, id: GrantId) -> Gone | None:
         try:
-            require_grant(await self._grants.grant(id), self._clock())
+            require_lasting(await self._grants.grant(id), self._clock())
         except NotFound:
             return Gone("this link has ended")
         except Gone as error:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SCOPES: Final = ("upload", "read", "delete", "grant", "metrics", "admin")
 """What a token can allow. `admin` allows everything."""
+LOCAL: Final = "local"
+"""The principal that everybody is while no token has been made."""
 GRANT_LASTS: Final = timedelta(days=7)
 """How long a grant, or a link, works where nothing else is said."""
 GRANT_FILES: Final = 100
@@ -102,20 +104,15 @@ def require_edit(who: Principal, file: File) -> None:
         raise Forbidden("only the uploader of a file, or an admin, may change its record")
 
 
-def require_grant(grant: Grant, now: datetime) -> None:
-    """Raises Gone if nothing can come by this grant any more."""
-    if grant.revoked_at is not None:
-        raise Gone("whoever gave out this link has revoked it")
-    if grant.expires_at <= now:
-        raise Gone("this link has expired")
+def has_ended(given: Grant | Link, now: datetime) -> bool:
+    """Whether the grant or link was revoked, or has expired."""
+    return given.revoked_at is not None or given.expires_at <= now
 
 
-def require_link(link: Link, now: datetime) -> None:
-    """Raises Gone if nobody is given the file by this link any more."""
-    if link.revoked_at is not None:
-        raise Gone("whoever gave out this link has revoked it")
-    if link.expires_at <= now:
-        raise Gone("this link has expired")
+def require_lasting(given: Grant | Link, now: datetime) -> None:
+    """Raises Gone if nothing can come by the grant any more, or nobody is given the file by the link."""
+    if has_ended(given, now):
+        raise Gone("this link has expired" if given.revoked_at is None else "whoever gave out this link has revoked it")
 
 
 def require_grant_owner(who: Principal, grant: Grant) -> None:

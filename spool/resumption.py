@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from spool import lifecycle
 from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound, Superseded
 from spool.model import Resumable, Staged, Upload, UploadId
-from spool.policy import file_too_large, require_grant
+from spool.policy import file_too_large, require_lasting
 from spool.staging import HEAD, digests, new_hashes, new_key, update
 from spool.turn import Turn
 from spool.turns import Turns
@@ -173,7 +173,7 @@ class Resumption:
             grant = await self._grants.grant(upload.grant)
         except NotFound as error:
             raise Gone("the link by which this came has ended") from error
-        require_grant(grant, self._clock())
+        require_lasting(grant, self._clock())
         return self.policy.under(grant)
 
     async def give_up(self, id: UploadId) -> None:

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 FOREIGN_GRACE: Final = timedelta(hours=24)
 """How long a blob without a record is left alone where another process may still be receiving it."""
 EVER: Final = datetime.max.replace(tzinfo=UTC)
+_REST: Final = 3
+"""So many times as long as it works a sweep does nothing: it would take its turn with every request otherwise."""
 _SCRUB_EVERY: Final = timedelta(minutes=1)
 
 
@@ -71,7 +73,7 @@ async def _sweep_for_ever(site: Site, storage: Storage, active: Active) -> None:
     while True:
         try:
             await resumables.run_once(site.resumption, site.index, site.clock)
-            swept = await sweep(site.blobs, site.index, active, EVER, site.clock)
+            swept = await sweep(site.blobs, site.index, active, EVER, site.clock, rest=_REST)
             site.metrics.swept(*swept, site.clock().timestamp())
             await audit.run_once(site.index, site.clock, storage.audit_ttl)
         except SpoolError as error:
@@ -96,10 +98,12 @@ async def _scrub_for_ever(site: Site, interval: timedelta) -> None:
         await asyncio.sleep(min(_SCRUB_EVERY, interval / 10).total_seconds())
 
 
-async def sweep(blobs: LabelledStore, index: Index, active: Active, before: datetime, clock: Clock) -> tuple[int, int]:
+async def sweep(  # noqa: PLR0913  # the last one has a default
+    blobs: LabelledStore, index: Index, active: Active, before: datetime, clock: Clock, *, rest: float = 0
+) -> tuple[int, int]:
     """Deletes expired files, and reclaims blobs that nothing needs, as `gc.run_once` says; how many of each."""
     expired = await expiry.run_once(Catalog(blobs, index, clock), index, clock)
-    reclaimed = await gc.run_once(blobs, index, active, before)
+    reclaimed = await gc.run_once(blobs, index, active, before, rest=rest)
     await sharing.run_once(index, clock)
     forgotten = await Idempotency(index, clock).forget()
     if expired or reclaimed or forgotten:

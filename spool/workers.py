@@ -234,7 +234,7 @@ async def _take_from(end: socket.socket, worker: Worker, runner: Runner) -> Call
 
 def _end_at_once() -> None:
     """The office is gone, and with it all that it counted: this is a crash, and heals as one."""
-    _log.error("worker.orphaned", {})
+    _log.error("worker.orphaned", {"pid": os.getpid()})
     os._exit(1)
 
 

@@ -169,7 +169,8 @@ def test_help_needs_no_library() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment()
     )
-    assert {"aiohttp", "magic", "sqlite3", "aiofiles", "rich", "shtab"} & set(done.stdout.split()) == set()
+    dear = {"aiohttp", "magic", "sqlite3", "aiofiles", "rich", "shtab", "spool.config", "spool.model"}
+    assert dear & set(done.stdout.split()) == set()
 
 
 def test_no_command_is_a_misuse() -> None:
@@ -421,12 +422,19 @@ def test_token_that_is_not_described_is_a_misuse(tmp_path: Path, arguments: list
 LIMITS = ("--quota", "10 GiB", "--quota-files", "0", "--requests-per-minute", "600", "--uploads", "4")
 
 
-def test_limit_ls_shows_what_is_set(tmp_path: Path) -> None:
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    """A spool that knows the principals ada, by a file, and cam1, by a token."""
+    fill(tmp_path, a_file("f0", owner="ada"))
     spool("token", "create", "--dir", tmp_path, "--name", "cam1", "--scope", "upload")
-    assert spool("limit", "ls", "--dir", tmp_path).stdout == ""
-    assert spool("limit", "set", "cam1", *LIMITS, "--dir", tmp_path).stdout == ""
-    spool("limit", "set", "ada", "--quota", "1500000000", "--dir", tmp_path)
-    lines = [re.split(r"\s{2,}", line) for line in spool("limit", "ls", "--dir", tmp_path).stdout.splitlines()]
+    return tmp_path
+
+
+def test_limit_ls_shows_what_is_set(known: Path) -> None:
+    assert spool("limit", "ls", "--dir", known).stdout == ""
+    assert spool("limit", "set", "cam1", *LIMITS, "--dir", known).stdout == ""
+    spool("limit", "set", "ada", "--quota", "1500000000", "--dir", known)
+    lines = [re.split(r"\s{2,}", line) for line in spool("limit", "ls", "--dir", known).stdout.splitlines()]
     usual = ["quota-files as configured", "requests-per-minute as configured", "uploads as configured"]
     assert lines == [
         ["ada", "quota 1500000000", *usual],
@@ -434,21 +442,19 @@ def test_limit_ls_shows_what_is_set(tmp_path: Path) -> None:
     ]
 
 
-def test_limit_set_keeps_what_it_does_not_name(tmp_path: Path) -> None:
-    fill(tmp_path)
-    spool("limit", "set", "cam1", *LIMITS, "--dir", tmp_path)
-    spool("limit", "set", "cam1", "--uploads", "5", "--dir", tmp_path)
-    shown = spool("limit", "ls", "--dir", tmp_path).stdout
+def test_limit_set_keeps_what_it_does_not_name(known: Path) -> None:
+    spool("limit", "set", "cam1", *LIMITS, "--dir", known)
+    spool("limit", "set", "cam1", "--uploads", "5", "--dir", known)
+    shown = spool("limit", "ls", "--dir", known).stdout
     assert "quota 10 GiB" in shown
     assert "uploads 5" in shown
 
 
-def test_cleared_limit_is_gone(tmp_path: Path) -> None:
-    fill(tmp_path)
-    spool("limit", "set", "cam1", "--uploads", "1", "--dir", tmp_path)
-    spool("limit", "clear", "cam1", "--dir", tmp_path)
-    assert spool("limit", "ls", "--dir", tmp_path).stdout == ""
-    complaint("limit", "clear", "cam1", "--dir", tmp_path, code=1)
+def test_cleared_limit_is_gone(known: Path) -> None:
+    spool("limit", "set", "cam1", "--uploads", "1", "--dir", known)
+    spool("limit", "clear", "cam1", "--dir", known)
+    assert spool("limit", "ls", "--dir", known).stdout == ""
+    complaint("limit", "clear", "cam1", "--dir", known, code=1)
 
 
 @pytest.mark.parametrize(
@@ -466,16 +472,39 @@ def test_limit_that_cannot_be_read_is_a_misuse(tmp_path: Path, arguments: list[s
     assert arguments[0] in misuse("limit", "set", "cam1", *arguments, "--dir", tmp_path)
 
 
-def test_limit_set_without_a_limit_is_a_misuse(tmp_path: Path) -> None:
-    fill(tmp_path)
-    assert "--quota-files" in complaint("limit", "set", "cam1", "--dir", tmp_path, code=2)
+def test_limit_set_without_a_limit_is_a_misuse(known: Path) -> None:
+    assert "--quota-files" in complaint("limit", "set", "cam1", "--dir", known, code=2)
+
+
+def test_limit_of_a_name_that_nobody_has_is_refused(known: Path) -> None:
+    line = complaint("limit", "set", "cam2", "--uploads", "1", "--dir", known, code=1)
+    assert line == "spool: no token, grant or file is of 'cam2': `spool token ls` shows the names"
+    assert spool("limit", "ls", "--dir", known).stdout == ""
+    spool("grant", "create", "--owner", "cam2", "--dir", known)
+    for name in ("cam2", "local"):  # by a grant; and everybody until there is a token
+        spool("limit", "set", name, "--uploads", "1", "--dir", known)
 
 
 def test_limit_of_nobody_is_a_misuse(tmp_path: Path) -> None:
     misuse("limit", "set", " ", "--uploads", "1", "--dir", tmp_path)
 
 
-@pytest.mark.parametrize("lifetime", ["9999999d", "999999999w"])
+def test_lifetime_without_a_unit_is_a_misuse_wherever_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    expires = ("--expires", "30")
+    token = ("token", "create", "--dir", tmp_path, "--name", "a", "--scope", "read")
+    grant = ("grant", "create", "--dir", tmp_path, "--owner", "a")
+    for arguments in (
+        (*token, *expires),
+        (*grant, *expires),
+        ("put", tmp_path / "a", *expires),
+        ("link", "x", *expires),
+    ):
+        assert misuse(*arguments).endswith("argument --expires: '30' has no unit: 30s, 15m, 12h, 7d and 4w have one")
+    assert "'30' is neither a duration" in misuse("audit", "--dir", tmp_path, "--since", "30")
+
+
+@pytest.mark.parametrize("lifetime", ["9999999d", "999999999w", "0s"])
 def test_lifetime_beyond_all_time_is_a_misuse(tmp_path: Path, lifetime: str) -> None:
     assert lifetime in misuse(
         "token", "create", "--dir", tmp_path, "--name", "a", "--scope", "read", "--expires", lifetime

@@ -53,6 +53,16 @@ def test_without_an_address_of_its_own_the_one_it_listens_on_is_printed(tmp_path
     assert re.fullmatch(r"http://127\.0\.0\.1:8080/g/[\w-]{43}\n", printed)
 
 
+def test_owner_whom_nobody_knows_is_told(tmp_path: Path) -> None:
+    spool("token", "create", "--dir", tmp_path, "--name", "ada", "--scope", "read")
+    assert spool("grant", "create", "--dir", tmp_path, "--owner=ada").stderr == ""
+    made = spool("grant", "create", "--dir", tmp_path, "--owner=adda")
+    assert "/g/" in made.stdout
+    [line] = made.stderr.splitlines()
+    assert line.startswith("spool: nothing is known of 'adda', in whose name guests will upload")
+    assert spool("grant", "create", "--dir", tmp_path, "--owner=adda").stderr == ""  # by the grant before
+
+
 def test_address_of_a_server_with_a_certificate_begins_with_https(tmp_path: Path) -> None:
     settings = {"SPOOL_SERVER_TLS_CERT": "cert.pem", "SPOOL_SERVER_TLS_KEY": "key.pem"}
     printed = spool("grant", "create", "--dir", tmp_path, "--owner=ada", **settings).stdout

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spool.config import ConfigError, load
-from spool.model import By
+from spool.errors import BadRequest, SpoolError
+from spool.model import By, Usage
+from spool.policy import LOCAL, MAX_PASSPHRASE
 from spool.units import LIMIT, SIZE, parse_duration
 
 if TYPE_CHECKING:
@@ -46,10 +48,34 @@ _MEMBERS: Final = (
 """What every listed file has, but for times."""
 
 
+def carry_out(arguments: argparse.Namespace) -> int:
+    """Does what the arguments say, and tells in one line what went wrong; the exit code."""
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except (ConfigError, BadRequest) as error:
+        return fail(str(error), WRONG)
+    except SpoolError as error:
+        return fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has read enough
+        sys.stdout = None  # or the interpreter fails again when it flushes
+        return FAILED
+    except OSError as error:
+        return fail(f"{error.filename}: {error.strerror}", FAILED)
+    return code
+
+
 def fail(message: str, code: int) -> int:
     """Tells the mistake in one line; the exit code."""
-    print(f"spool: {message}", file=sys.stderr)
+    warn(message)
     return code
+
+
+def warn(message: str) -> None:
+    """Tells in one line what may be a mistake."""
+    print(f"spool: {message}", file=sys.stderr)
 
 
 def add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
@@ -84,15 +110,20 @@ def parse_name(text: str) -> str:
 
 
 def parse_lifetime(text: str) -> timedelta:
-    """A duration, as in the configuration."""
+    """A duration of more than nothing, as in the configuration, but with its unit: 30 would be seconds to nobody."""
+    if text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} has no unit: 30s, 15m, 12h, 7d and 4w have one")
     try:
-        return parse_duration(text)
+        duration = parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 12h or 30d") from error
+    if not duration:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all")
+    return duration
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes, as in the configuration."""
+    """A size, as in the configuration: without a unit in bytes, as everywhere else."""
     try:
         size: int = SIZE.parse(text)
     except ValueError as error:
@@ -116,6 +147,26 @@ def parse_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
     return int(text)
+
+
+def read_passphrase(path: Path | None) -> str | None:
+    """The first line of the file, - being standard input: an argument would be in the list of processes.
+
+    Raises OSError, ConfigError.
+    """
+    if path is None:
+        return None
+    line = (sys.stdin.readline() if str(path) == "-" else path.read_text("utf-8").partition("\n")[0]).rstrip("\r\n")
+    if not line or len(line.encode()) > MAX_PASSPHRASE:
+        raise ConfigError(f"the first line of {path} is no pass phrase of 1 to {MAX_PASSPHRASE} bytes")
+    return line
+
+
+async def is_known(index: SqliteIndex, name: str) -> bool:
+    """Whether a principal has this name: by a token, a grant, or what it keeps, or because everybody may be it."""
+    if name == LOCAL or any(token.name == name for token in await index.tokens()):
+        return True
+    return await index.usage(name) != Usage(0, 0) or bool(await index.grants(name, None, 1))
 
 
 def by_command() -> By:
@@ -161,7 +212,7 @@ def with_storage(
     if not may_make:
         require_spool(config)
     elif not (config.storage.dir / "index.db").exists():
-        print(f"spool: there was no spool in {config.storage.dir.absolute()}: making one", file=sys.stderr)
+        warn(f"there was no spool in {config.storage.dir.absolute()}: making one")
     import asyncio  # noqa: PLC0415
 
     from spool import serve  # noqa: PLC0415

@@ -10,6 +10,7 @@ from spool.cli.command import (
     add_common,
     by_command,
     fail,
+    is_known,
     parse_lifetime,
     parse_name,
     parse_number,
@@ -99,6 +100,8 @@ def _set_limit(arguments: argparse.Namespace) -> int:
         return fail("give at least one of --quota, --quota-files, --requests-per-minute and --uploads", WRONG)
 
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
+        if not await is_known(index, arguments.name):
+            raise NotFound(f"no token, grant or file is of {arguments.name!r}: `spool token ls` shows the names")
         await index.set_override(Override(arguments.name, *numbers), by_command())
 
     return with_storage(arguments, work)

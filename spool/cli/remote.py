@@ -6,6 +6,7 @@ What they need beyond their arguments is in `talk.py`, which is imported when on
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spool.cli.command import WRONG, fail, parse_count, parse_lifetime, parse_name, parse_text
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_put(parser: argparse.ArgumentParser) -> None:
     """The arguments of `spool put`."""
-    _add_remote(parser, _put)
+    _add_remote(parser, _put, "the server, or a guest link")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a path, or - for standard input")
     parser.add_argument("--name", type=parse_name, help="what the file is called there (default: as here)")
     parser.add_argument(
@@ -25,6 +26,9 @@ def add_put(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--expires", type=parse_lifetime, metavar="DURATION", help="such as 7d (default: never)")
     parser.add_argument("-j", dest="jobs", type=parse_count, default=4, metavar="N", help="at once (default: 4)")
+    parser.add_argument(
+        "--passphrase-file", type=Path, metavar="FILE", help="that of a guest link is its first line; - is stdin"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
@@ -59,9 +63,9 @@ def add_login(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_login)
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
+def add_to(parser: argparse.ArgumentParser, what: str = "the server") -> None:
     """The option that says which server is meant."""
-    parser.add_argument("--to", metavar="URL", help="the server (default: $SPOOL_URL, or that of `spool login`)")
+    parser.add_argument("--to", metavar="URL", help=f"{what} (default: $SPOOL_URL, or that of `spool login`)")
 
 
 def names_server(arguments: argparse.Namespace) -> bool:
@@ -91,8 +95,10 @@ def parse_meta(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _add_remote(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    add_to(parser)
+def _add_remote(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], what: str = "the server"
+) -> None:
+    add_to(parser, what)
     parser.add_argument("--tries", type=parse_count, default=6, metavar="N", help="before giving up (default: 6)")
     parser.set_defaults(run=run)
 
@@ -100,7 +106,7 @@ def _add_remote(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
 def _put(arguments: argparse.Namespace) -> int:
     if arguments.name is not None and len(arguments.files) > 1:
         return fail("--name is for one FILE", WRONG)
-    if arguments.files.count("-") > 1:
+    if [*arguments.files, str(arguments.passphrase_file)].count("-") > 1:
         return fail("standard input can be read once only", WRONG)
     from spool.cli import talk  # noqa: PLC0415
 

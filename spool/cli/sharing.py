@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +11,19 @@ from typing import TYPE_CHECKING
 from spool.cli.command import (
     add_common,
     by_command,
+    is_known,
     load_config,
     parse_count,
     parse_lifetime,
     parse_name,
     parse_size,
     parse_text,
+    read_passphrase,
+    warn,
     with_storage,
 )
-from spool.config import ConfigError
 from spool.model import GrantId
-from spool.policy import GRANT_FILES, GRANT_LASTS, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE
+from spool.policy import GRANT_FILES, GRANT_LASTS, MAX_GRANT_FILES, MAX_NOTE
 from spool.units import SIZE
 
 if TYPE_CHECKING:
@@ -76,11 +77,15 @@ def _parse_files(text: str) -> int:
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    passphrase = _read_passphrase(arguments.passphrase_file)
+    passphrase = read_passphrase(arguments.passphrase_file)
 
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         from spool import tokens  # noqa: PLC0415
 
+        if not await is_known(index, arguments.owner):
+            warn(
+                f"nothing is known of {arguments.owner!r}, in whose name guests will upload: `spool token ls` has names"
+            )
         now = datetime.now(UTC)
         grant, secret = tokens.new_grant(arguments.owner, now, now + arguments.expires, max_files=arguments.max_files)
         grant = replace(
@@ -95,16 +100,6 @@ def _create(arguments: argparse.Namespace) -> int:
         print(f"{_base(load_config(arguments))}/g/{secret}")
 
     return with_storage(arguments, work, may_make=True)
-
-
-def _read_passphrase(path: Path | None) -> str:
-    """The first line: an argument would be in the list of processes. Raises OSError, ConfigError."""
-    if path is None:
-        return ""
-    line = (sys.stdin.readline() if str(path) == "-" else path.read_text("utf-8").partition("\n")[0]).rstrip("\r\n")
-    if not line or len(line.encode()) > MAX_PASSPHRASE:
-        raise ConfigError(f"the first line of {path} is no pass phrase of 1 to {MAX_PASSPHRASE} bytes")
-    return line
 
 
 def _base(config: Config) -> str:

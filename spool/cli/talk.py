@@ -9,12 +9,12 @@ import os
 import stat
 import sys
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from spool.cli.command import (
@@ -25,15 +25,17 @@ from spool.cli.command import (
     UNREACHED,
     WRONG,
     fail,
+    read_passphrase,
     show_json,
     show_row,
 )
 from spool.cli.report import Report, printable
-from spool.client import Busy, Changed, Client, Failure, Mismatch
+from spool.client import Busy, Changed, Client, Failure, File, Guest, Mismatch
 from spool.client.client import split_address
+from spool.client.guest import is_guest_link
 from spool.client.problems import is_passing
 from spool.config import ClientSettings, ConfigError, client_settings, save_login
-from spool.errors import Forbidden, SpoolError, Unauthenticated
+from spool.errors import Forbidden, PassphraseRequired, SpoolError, Unauthenticated
 from spool.units import URL
 
 if TYPE_CHECKING:
@@ -41,11 +43,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import BinaryIO
 
-    from spool.client import Link
+    from spool.client import Link, Sent
 
+C = TypeVar("C", Client, Guest)
 
 _READ: Final = 256 * 1024
 _CODES: Final = {Mismatch: DAMAGED, Busy: FAILED, Changed: FAILED, Failure: UNREACHED}
+_ADVICE: Final = {
+    PassphraseRequired: "; give it in SPOOL_PASSPHRASE, or by --passphrase-file",
+    Unauthenticated: "; give the token to `spool login`, or in SPOOL_TOKEN",
+}
 _RESUMES: Final = "; run the same command again to go on"
 _TRIES: Final = 3
 """For a question whose answer somebody waits for."""
@@ -53,19 +60,14 @@ _TRIES: Final = 3
 
 def put(arguments: argparse.Namespace) -> int:
     """`spool put`."""
-
-    async def work(client: Client) -> int:
-        slots = asyncio.Semaphore(arguments.jobs)
-
-        async def one(name: str) -> int:
-            async with slots:
-                return await _attempt(report, name, lambda: _put(client, arguments, name, report))
-
-        with Report() as report:
-            return max(await asyncio.gather(*map(one, arguments.files)))
-
+    settings = client_settings(arguments.to)
     hint = "" if arguments.files == ["-"] else _RESUMES
-    return _run(client_settings(arguments.to), arguments.tries, work, hint)
+    work = partial(_put_all, arguments)
+    if is_guest_link(settings.url):
+        return _drive(_guest(arguments, settings), work, hint)
+    if arguments.passphrase_file is not None:
+        raise ConfigError("--passphrase-file goes with a guest link, whose address ends with /g/ and a secret")
+    return _run(settings, arguments.tries, work, hint)
 
 
 def get(arguments: argparse.Namespace) -> int:
@@ -135,8 +137,8 @@ def link(arguments: argparse.Namespace) -> int:
 def login(arguments: argparse.Namespace) -> int:
     """`spool login`: nothing is kept unless the server knows the token."""
     settings = client_settings(arguments.url)
-    token = getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
-    token = token.strip()
+    _require_server(settings)
+    token = (_ask("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
 
     async def check(client: Client) -> None:
         try:
@@ -154,13 +156,22 @@ def login(arguments: argparse.Namespace) -> int:
 
 def _run(settings: ClientSettings, tries: int, work: Callable[[Client], Awaitable[int]], hint: str = "") -> int:
     """The exit code of `work` with a client. Raises ConfigError if no server is named."""
-    if not settings.url:
-        raise ConfigError("no server is named: give --to URL, set SPOOL_URL, or run `spool login URL` once")
+    _require_server(settings)
     try:
         client = Client(settings.url, settings.token, state=settings.state, tries=tries)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    return _drive(client, work, hint)
 
+
+def _require_server(settings: ClientSettings) -> None:
+    if not settings.url:
+        raise ConfigError("no server is named: give --to URL, set SPOOL_URL, or run `spool login URL` once")
+    if is_guest_link(settings.url):
+        raise ConfigError("this is a guest link, by which files come and none are shown: it is for `spool put`")
+
+
+def _drive(client: C, work: Callable[[C], Awaitable[int]], hint: str) -> int:
     async def run() -> int:
         async with client:
             return await work(client)
@@ -169,6 +180,32 @@ def _run(settings: ClientSettings, tries: int, work: Callable[[Client], Awaitabl
         return asyncio.run(run())
     except KeyboardInterrupt:
         return fail(f"interrupted{hint}", INTERRUPTED)
+
+
+def _guest(arguments: argparse.Namespace, settings: ClientSettings) -> Guest:
+    """Whoever is at the terminal is asked for the pass phrase, if there is one and it was not given."""
+    passphrase = read_passphrase(arguments.passphrase_file) or settings.passphrase
+    if passphrase is None and sys.stdin.isatty() and asyncio.run(_wants_passphrase(Guest(settings.url, tries=1))):
+        passphrase = _ask("Pass phrase: ")
+    return Guest(settings.url, passphrase, state=settings.state, tries=arguments.tries)
+
+
+async def _wants_passphrase(guest: Guest) -> bool:
+    try:
+        async with guest:
+            await guest.invitation()
+    except PassphraseRequired:
+        return True
+    except (SpoolError, Failure):  # of which the upload will tell, unless it has passed
+        pass
+    return False
+
+
+def _ask(prompt: str) -> str:
+    """What is typed at the terminal, unseen; nothing at its end."""
+    with suppress(EOFError):
+        return getpass.getpass(prompt)
+    return ""
 
 
 async def _attempt(report: Report, what: str, action: Callable[[], Awaitable[None]]) -> int:
@@ -186,7 +223,7 @@ async def _attempt(report: Report, what: str, action: Callable[[], Awaitable[Non
 
 def _explain(error: Exception, what: str) -> tuple[str, int]:
     if isinstance(error, SpoolError):
-        advice = "; give the token to `spool login`, or in SPOOL_TOKEN" if isinstance(error, Unauthenticated) else ""
+        advice = next((advice for kind, advice in _ADVICE.items() if isinstance(error, kind)), "")
         detail = error.detail.removesuffix(".")
         return f"{detail} ({error.slug}){advice}", UNREACHED if is_passing(error) else REFUSED
     if isinstance(error, FileExistsError):
@@ -209,7 +246,18 @@ def _address(arguments: argparse.Namespace, text: str) -> tuple[str | None, str]
     return arguments.to or server, name
 
 
-async def _put(client: Client, arguments: argparse.Namespace, name: str, report: Report) -> None:
+async def _put_all(arguments: argparse.Namespace, client: Client | Guest) -> int:
+    slots = asyncio.Semaphore(arguments.jobs)
+
+    async def one(name: str) -> int:
+        async with slots:
+            return await _attempt(report, name, lambda: _put(client, arguments, name, report))
+
+    with Report() as report:
+        return max(await asyncio.gather(*map(one, arguments.files)))
+
+
+async def _put(client: Client | Guest, arguments: argparse.Namespace, name: str, report: Report) -> None:
     metadata = defaultdict(list)
     for key, value in arguments.meta:
         metadata[key].append(value)
@@ -224,12 +272,15 @@ async def _put(client: Client, arguments: argparse.Namespace, name: str, report:
             expires=arguments.expires,
             progress=progress,
         )
-    as_text = f"{stored.url}  {printable(stored.filename)}"
-    report.line(show_json(stored, "url", "content_url") if arguments.json else as_text)
+    if arguments.json:
+        report.line(show_json(stored, "url", "content_url") if isinstance(stored, File) else _show_json(stored))
+    else:
+        address = stored.url if isinstance(stored, File) else stored.delete_url or stored.id
+        report.line(f"{address}  {printable(stored.filename)}")
 
 
-def _show_json(link: Link) -> str:
-    return json.dumps({f.name: getattr(link, f.name) for f in fields(link)}, default=datetime.isoformat)
+def _show_json(record: Link | Sent) -> str:
+    return json.dumps({f.name: getattr(record, f.name) for f in fields(record)}, default=datetime.isoformat)
 
 
 def _show_link(link: Link, now: datetime) -> str:

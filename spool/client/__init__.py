@@ -10,7 +10,8 @@ this side is a `Failure`. Both are tried again where that may help, a bounded nu
 
 from spool.client.client import Client
 from spool.client.failures import Busy, Changed, Failure, Mismatch, StrangeAnswer, Unreachable, Untrusted
-from spool.client.file import File
+from spool.client.file import File, Sent
+from spool.client.guest import Guest, Invitation
 from spool.client.link import Link, MadeLink
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "Client",
     "Failure",
     "File",
+    "Guest",
+    "Invitation",
     "Link",
     "MadeLink",
     "Mismatch",
+    "Sent",
     "StrangeAnswer",
     "Unreachable",
     "Untrusted",

@@ -7,48 +7,35 @@ import errno
 import json
 import os
 import re
-from collections.abc import AsyncIterable
-from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from spool.client.connection import Connection
 from spool.client.download import Content, Fetch
 from spool.client.failures import Failure, StrangeAnswer
-from spool.client.feed import FileFeed, StreamFeed, is_regular, read_through
-from spool.client.file import parse_file
+from spool.client.file import File, parse_file
 from spool.client.link import Link, MadeLink, parse_link
 from spool.client.patience import Patience, persist
-from spool.client.state import Note
-from spool.client.upload import Upload, Wish
+from spool.client.uploader import Uploader, expiry, ignore
 from spool.errors import NotFound, SpoolError
 from spool.units import URL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime, timedelta
 
     from spool.client.connection import Answer
-    from spool.client.feed import Feed
-    from spool.client.file import File
+    from spool.client.uploader import Progress
     from spool.model import Sort
 
-    Progress = Callable[[int, int | None], None]
-
-_RESERVED: Final = ("sha256", "expires_at")
 _PAGE: Final = 100
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
-class Client:
-    """What a server has to offer, for one token. It is used within `async with`, and by one event loop.
-
-    Every method raises SpoolError for what the server refuses and Failure for what goes wrong on this side. What may
-    succeed in a while is tried again: a lost connection, 429, 500, 503; not a full disk.
-    """
+class Client(Uploader[File]):
+    """What a server has to offer, for one token."""
 
     def __init__(self, url: str, token: str | None = None, *, state: Path | None = None, tries: int = 6) -> None:
         """`url` is the server's address, with the path below which it is, if any.
@@ -62,63 +49,13 @@ class Client:
             raise ValueError("the address of a server is needed")
         if token is not None and not re.fullmatch(r"[!-~]+", token):
             raise ValueError("the token holds characters that no token has")
-        Patience(tries)
-        self._connection = Connection(address, token)
-        self._state = state
-        self._tries = tries
-
-    async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._connection.__aexit__()
-
-    async def put(  # noqa: PLR0913  # what can be said of a file
-        self,
-        source: str | os.PathLike[str] | BinaryIO | AsyncIterable[bytes],
-        *,
-        filename: str | None = None,
-        media_type: str | None = None,
-        metadata: Mapping[str, str | Sequence[str]] | None = None,
-        expires: timedelta | None = None,
-        progress: Progress | None = None,
-    ) -> File:
-        """The stored file, whose SHA-256 is that of the bytes which were sent.
-
-        `source` is a path, a file that is open for reading bytes, or anything that gives bytes asynchronously. A
-        regular file is sent from where it stands, and after a lost connection from where the server stands; of
-        anything else 16 MiB are kept to be sent again. `expires` counts from now. `progress` is told the bytes that
-        were sent, and their number if it is known. Cancelling is safe: with `state`, the next `put` of the same file
-        goes on.
-
-        Raises Mismatch if the server stored other bytes, Changed if a file changed meanwhile, Busy if another process
-        sends the same file, OSError if it cannot be read, ValueError for metadata that has a reserved name.
-        """
-        query = _query(metadata or {})
-        with ExitStack() as opened:
-            if isinstance(source, str | os.PathLike):
-                source = opened.enter_context(await asyncio.to_thread(Path(source).open, "rb"))
-            feed = await asyncio.to_thread(_feed, source)
-            name = _name_of(source) if filename is None else filename
-            subject: dict[str, object] = {"server": self._connection.url, "filename": name, "media_type": media_type}
-            subject |= {"metadata": query, "expires": expires and expires.total_seconds()}
-            note = await asyncio.to_thread(self._note, feed, subject)
-            if note is not None:
-                opened.callback(note.close)
-            wish = Wish(name, media_type, [*query, *_expiry(expires)])
-            upload = Upload(self._connection, feed, wish, tries=self._tries, note=note, progress=progress or _ignore)
-            return await upload.run(None if note is None else await asyncio.to_thread(note.read))
-
-    def _note(self, feed: Feed, subject: dict[str, object]) -> Note | None:
-        if self._state is None or not isinstance(feed, FileFeed):
-            return None
-        return Note.open(self._state, subject | feed.identity)
+        connection = Connection(address, token and f"Bearer {token}")
+        super().__init__(connection, File, place="/files", state=state, tries=tries)
 
     async def info(self, id: str) -> File:
         """The record of a file. Raises NotFound."""
         answer = await persist(self._tries, lambda: self._connection.ask("GET", self._path(id)))
-        return parse_file(answer.json())
+        return parse_file(File, answer.json())
 
     async def list(  # noqa: PLR0913  # the filters of a listing
         self,
@@ -156,7 +93,7 @@ class Client:
             if not isinstance(document.get("files"), list):
                 raise StrangeAnswer("the answer is no listing, as it is from a Spool")
             for record in document["files"]:
-                yield parse_file(record)
+                yield parse_file(File, record)
             before, cursor = cursor, document.get("next")
             if cursor is None or cursor == before:
                 return
@@ -178,7 +115,7 @@ class Client:
             target, replace = target / name, False
             if await asyncio.to_thread(os.path.lexists, target):
                 raise FileExistsError(errno.EEXIST, "there is such a file already", str(target))
-        fetch = Fetch(self._connection, content, tries=self._tries, progress=progress or _ignore)
+        fetch = Fetch(self._connection, content, tries=self._tries, progress=progress or ignore)
         await fetch.run(target, replace=replace)
         return target
 
@@ -204,7 +141,7 @@ class Client:
         given out; without it, there is no limit. Whenever the server's answer was lost, one more link is there, whose
         address nobody knows. Raises NotFound.
         """
-        wish = {**dict(_expiry(expires)), **({} if downloads is None else {"max_downloads": downloads})}
+        wish = {**dict(expiry(expires)), **({} if downloads is None else {"max_downloads": downloads})}
         document = json.dumps(wish).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(document))}
         path = f"{self._path(id)}/links"
@@ -230,7 +167,7 @@ class Client:
     async def _locate(self, id: str) -> tuple[Content, str]:
         """Where the bytes are, and a name for them."""
         if "://" not in id or split_address(id):
-            file = parse_file((await self._connection.ask("GET", self._path(id))).json())
+            file = parse_file(File, (await self._connection.ask("GET", self._path(id))).json())
             name = _safe_name(file.filename)
             return Content(f"/media/{quote(file.id, safe='')}/{quote(name, safe='')}", file.size, file.sha256), name
         async with self._connection.fetch(id, {}, "HEAD") as head:
@@ -253,37 +190,11 @@ def split_address(address: str) -> tuple[str, str] | None:
     return (match[1], unquote(match[2])) if match else None
 
 
-def _query(metadata: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:
-    if reserved := metadata.keys() & _RESERVED:
-        raise ValueError(f"{', '.join(sorted(reserved))} cannot be the name of metadata")
-    return [(name, item) for name, v in metadata.items() for item in ([v] if isinstance(v, str) else v)]
-
-
-def _expiry(expires: timedelta | None) -> list[tuple[str, str]]:
-    return [] if expires is None else [("expires_at", (datetime.now(UTC) + expires).isoformat())]
-
-
 async def _whole(document: bytes) -> AsyncIterator[bytes]:
     yield document
-
-
-def _feed(source: BinaryIO | AsyncIterable[bytes]) -> Feed:
-    if isinstance(source, AsyncIterable):
-        return StreamFeed(aiter(source))
-    return FileFeed(source) if is_regular(source) else StreamFeed(read_through(source))
-
-
-def _name_of(source: object) -> str:
-    """The name of an open file, if it has one."""
-    path = getattr(source, "name", None)
-    return Path(path).name if isinstance(path, str) else ""
 
 
 def _safe_name(name: str) -> str:
     """A name that a server gave, as one in the directory that was chosen, and no hidden one."""
     kept = re.sub(r"[\x00-\x1f\x7f/]", "_", name).lstrip(".")
     return kept or "unnamed"
-
-
-def _ignore(_sent: int, _size: int | None) -> None:
-    """Nobody wants to know."""

@@ -44,12 +44,12 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """To one server, by as many connections as are needed. The token goes to that server only."""
+    """To one server, by as many connections as are needed. What proves who asks goes below its address only."""
 
-    def __init__(self, url: str, token: str | None) -> None:
-        """`url` is the server's address, without a slash at its end."""
+    def __init__(self, url: str, authorization: str | None) -> None:
+        """`url` is the address of the server, or of a grant there, without a slash at its end."""
         self.url = url
-        self._token = token
+        self._authorization = authorization
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -140,9 +140,9 @@ class Connection:
             response.release()  # which ends what is still being sent or read, and then the connection
 
     def _proof(self, url: str) -> dict[str, str]:
-        if self._token is None or not url.startswith(f"{self.url}/"):
+        if self._authorization is None or not f"{url}/".startswith(f"{self.url}/"):
             return {}
-        return {"Authorization": f"Bearer {self._token}"}
+        return {"Authorization": self._authorization}
 
 
 class Download(NamedTuple):
@@ -187,11 +187,12 @@ def _checked(answer: Answer) -> Answer:
 
 
 def _failure(url: str, error: Exception) -> Unreachable:
+    server = url.partition("/g/")[0]  # what follows is a secret
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
         advice = "if it is of an authority of your own, name the file of that in SSL_CERT_FILE"
-        return Untrusted(f"the certificate of {url} is not trusted: {reason}; {advice}")
-    return Unreachable(f"{url} cannot be reached: {_reason(error)}")
+        return Untrusted(f"the certificate of {server} is not trusted: {reason}; {advice}")
+    return Unreachable(f"{server} cannot be reached: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

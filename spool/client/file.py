@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spool.client.failures import StrangeAnswer
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from spool.model import Damage, Metadata
 
 
+T = TypeVar("T", bound="Stored")
+
+
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file's record. The record may change on the server, the bytes never."""
+class Stored:
+    """What whoever stored a file knows of it."""
 
     id: str
     filename: str
@@ -25,11 +28,17 @@ class File:
     """In bytes."""
     media_type: str
     """As the server detected it."""
-    declared_type: str | None
     sha256: str
     """In hexadecimal."""
     created_at: datetime
     expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class File(Stored):
+    """A file's record. The record may change on the server, the bytes never."""
+
+    declared_type: str | None
     owner: str
     metadata: Metadata
     damage: Damage | None
@@ -42,11 +51,19 @@ class File:
     """What leads to the bytes."""
 
 
-def parse_file(record: Mapping[str, Any]) -> File:
+@dataclass(frozen=True, slots=True)
+class Sent(Stored):
+    """A file that a guest has stored."""
+
+    delete_url: str | None = field(default=None, repr=False)
+    """Whoever has it may delete the file, until the grant ends. The server tells it once; None if that was lost."""
+
+
+def parse_file(kind: type[T], record: Mapping[str, Any]) -> T:
     """The file that a record in JSON describes; members that are unknown are passed over. Raises StrangeAnswer."""
     try:
-        known = {field.name: record[field.name] for field in fields(File)}
+        known = {f.name: record[f.name] for f in fields(kind) if f.name in record or f.default is MISSING}
         times = {name: known[name] and datetime.fromisoformat(known[name]) for name in ("created_at", "expires_at")}
     except (KeyError, TypeError, ValueError) as error:
         raise StrangeAnswer(f"this is not the record of a file: {error!r}") from error
-    return File(**known | times)
+    return kind(**known | times)

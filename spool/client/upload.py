@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from spool.client.failures import Failure, Mismatch, StrangeAnswer
 from spool.client.feed import FileFeed
-from spool.client.file import parse_file
+from spool.client.file import Stored, parse_file
 from spool.client.patience import Patience
 from spool.errors import BadType, Gone, NotFound, SpoolError
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from spool.client.connection import Answer, Connection
     from spool.client.feed import Feed
-    from spool.client.file import File
     from spool.client.state import Note
+
+T = TypeVar("T", bound=Stored)
 
 _LOST: Final = (NotFound, Gone)
 """There is no such upload any more."""
@@ -35,13 +36,15 @@ _LOST: Final = (NotFound, Gone)
 class Wish:
     """What a new upload is to become."""
 
+    place: str
+    """Where it is created, below the address of the connection."""
     filename: str
     media_type: str | None
     query: Sequence[tuple[str, str]]
     """Metadata, and `expires_at`."""
 
 
-class Upload:
+class Upload(Generic[T]):
     """Sends one feed until the server has made a file of it."""
 
     def __init__(  # noqa: PLR0913  # what an upload is made of
@@ -49,6 +52,7 @@ class Upload:
         connection: Connection,
         feed: Feed,
         wish: Wish,
+        kind: type[T],
         *,
         tries: int,
         note: Note | None,
@@ -57,6 +61,7 @@ class Upload:
         self._connection = connection
         self._feed = feed
         self._wish = wish
+        self._kind = kind
         self._patience = Patience(tries)
         self._note = note
         self._progress = progress
@@ -66,7 +71,7 @@ class Upload:
         self._reached = 0
         self._lost = False
 
-    async def run(self, path: str | None) -> File:
+    async def run(self, path: str | None) -> T:
         """The file, which has the bytes that were sent. Goes on with the upload at `path`, if there is one still.
 
         Raises SpoolError, Failure, OSError. If it is cancelled or fails, the note tells where to go on.
@@ -101,7 +106,7 @@ class Upload:
             headers["Upload-Length"] = str(self._feed.size)
         if wish.media_type is not None:
             headers["Content-Type"] = wish.media_type
-        answer = await self._connection.ask("POST", "/files", headers=headers, query=wish.query)
+        answer = await self._connection.ask("POST", wish.place, headers=headers, query=wish.query)
         if _is_complete(answer):
             return answer  # it has no bytes
         self._path = _parse_path(answer.headers.get("Location", ""))
@@ -152,8 +157,8 @@ class Upload:
             return
         await self._patience.wait(error)
 
-    async def _finish(self, answer: Answer) -> File:
-        file = parse_file(answer.json())
+    async def _finish(self, answer: Answer) -> T:
+        file = parse_file(self._kind, answer.json())
         await self._forget()
         ours = self._feed.sha256()
         if file.sha256 != ours:

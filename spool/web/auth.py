@@ -11,7 +11,7 @@ from aiohttp import web
 
 from spool.errors import Forbidden, Unauthenticated
 from spool.model import By, Principal
-from spool.policy import require
+from spool.policy import LOCAL, require
 from spool.rates import Rate
 from spool.tokens import hash_secret
 from spool.web.problems import REQUEST_ID
@@ -30,7 +30,6 @@ PRINCIPAL: Final = web.RequestKey("principal", Principal)
 RATE: Final = web.RequestKey("rate", Rate)
 
 _FROM_A_PROXY: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
-_EVERYBODY_HERE: Final = "local"
 
 
 def by(request: web.Request) -> By:
@@ -110,7 +109,7 @@ def _principal(token: Token, site: Site) -> Principal:
 
 
 async def _without_token(request: web.Request, site: Site) -> Principal:
-    has_tokens, override = await site.index.without_token(_EVERYBODY_HERE)
+    has_tokens, override = await site.index.without_token(LOCAL)
     if not site.open_to_machine or has_tokens:
         raise Unauthenticated("send a token as `Authorization: Bearer TOKEN`")
     if any(header in request.headers for header in _FROM_A_PROXY):
@@ -121,7 +120,7 @@ async def _without_token(request: web.Request, site: Site) -> Principal:
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.host:
         raise Forbidden("without tokens this server takes nothing that a page from elsewhere sends")
-    return Principal(_EVERYBODY_HERE, frozenset({"admin"}), site.allowance.under(override))
+    return Principal(LOCAL, frozenset({"admin"}), site.allowance.under(override))
 
 
 @lru_cache(maxsize=16)

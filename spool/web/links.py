@@ -16,7 +16,7 @@ from aiohttp import web
 
 from spool.errors import BadRequest, NotFound, SpoolError
 from spool.model import FileId, LinkId
-from spool.policy import GRANT_LASTS, require_future, require_link, require_link_owner
+from spool.policy import GRANT_LASTS, require_future, require_lasting, require_link_owner
 from spool.protocol.http import Span
 from spool.tokens import hash_secret, new_link
 from spool.web.auth import PRINCIPAL, by
@@ -94,7 +94,7 @@ async def follow(request: web.Request) -> web.StreamResponse:
     link = await site.index.link_of(hash_secret(request.match_info["secret"]))
     if link is None:
         raise NotFound("there is no such link")
-    require_link(link, site.clock())
+    require_lasting(link, site.clock())
     file = await site.catalog.readable(link.file_id)
     if link.max_downloads is not None:
         request[TOLL] = _Counted(site, link, file)

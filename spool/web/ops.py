@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from spool.errors import NotFound, Unavailable
-from spool.web.api.refusals import meaning
 from spool.web.problems import all_problems
 from spool.web.site import SITE
 
@@ -26,6 +25,8 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def problem(request: web.Request) -> web.Response:
     """`GET /problems/{slug}`: what a problem type means. Raises NotFound."""
+    from spool.web.api.refusals import meaning  # noqa: PLC0415  # see describe.py
+
     for kind in all_problems():
         if kind.slug == request.match_info["slug"]:
             return web.json_response({"title": kind.title, "status": kind.status, "meaning": meaning(kind)})

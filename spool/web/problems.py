@@ -88,8 +88,7 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthenticated):
-        basic = isinstance(error, PassphraseRequired)
-        headers["WWW-Authenticate"] = 'Basic realm="spool", charset="UTF-8"' if basic else 'Bearer realm="spool"'
+        headers["WWW-Authenticate"] = _challenge(error, request)
     if isinstance(error, Unsatisfiable):
         headers["Content-Range"] = f"bytes */{error.members['size']}"
     response = web.Response(
@@ -100,6 +99,15 @@ def problem_response(error: SpoolError, request: web.BaseRequest, head: Response
     )
     response[PROBLEM] = error.slug
     return response
+
+
+def _challenge(error: Unauthenticated, request: web.BaseRequest) -> str:
+    """How to prove who asks. Upon Basic a browser would ask in a window of its own: scripts of our pages do better."""
+    if not isinstance(error, PassphraseRequired):
+        return 'Bearer realm="spool"'
+    return (
+        'FormBased realm="spool"' if "X-Requested-With" in request.headers else 'Basic realm="spool", charset="UTF-8"'
+    )
 
 
 def _translate(error: web.HTTPException, request: web.Request) -> SpoolError:

@@ -64,13 +64,18 @@ def require_own_page(request: web.Request) -> None:
     browser used or that of `server.base_url`, or none is sent at all.
     """
     fetched = request.headers.get("Sec-Fetch-Site")
-    if fetched is not None:
-        own = fetched == "same-origin"
-    else:
-        origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
-        own = origin in (urlsplit(request.app[SITE].addresses.base(request)).netloc.lower(), request.host.lower())
+    own = is_ours(request, request.headers.get("Origin", "")) if fetched is None else fetched == "same-origin"
     if not own:
         raise Forbidden("a browser that is signed in changes nothing for a page from elsewhere")
+
+
+def is_ours(request: web.Request, address: str) -> bool:
+    """Whether an address that the browser tells names this host, by the name that it used or by ours."""
+    ours = urlsplit(request.app[SITE].addresses.base(request)).netloc.lower(), request.host.lower()
+    try:
+        return urlsplit(address).netloc.lower() in ours
+    except ValueError:
+        return False
 
 
 def _is_fetched_from_elsewhere(request: web.Request) -> bool:
@@ -149,6 +154,20 @@ def _set_cookie(request: web.Request, response: web.StreamResponse, secret: str)
 def _name(request: web.Request) -> str:
     """On TLS one that no page of http, and none of a neighbouring name, can set (RFC 6265bis §4.1.3.2)."""
     return "__Host-spool" if is_secure(request) else "spool"
+
+
+def comes_without_tls(request: web.Request) -> bool:
+    """Whether the browser came by plain HTTP although our cookies are for TLS, so that it will not keep them.
+
+    By TLS, and to its own machine, a browser sends `Sec-Fetch-Site`. Else the `Origin` of a change tells; for the rest
+    what the connection and a proxy say must do, which are believed here because nothing depends on it.
+    """
+    if not is_secure(request) or "Sec-Fetch-Site" in request.headers:
+        return False
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        return origin.startswith("http:")
+    return request.scheme != "https" and "https" not in request.headers.get("X-Forwarded-Proto", "")
 
 
 def is_secure(request: web.Request) -> bool:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from spool.errors import Gone, NotFound
 from spool.model import By, FileId
-from spool.policy import require_grant
+from spool.policy import require_lasting
 from spool.tokens import is_secret
 from spool.web.problems import REQUEST_ID
 from spool.web.site import SITE
@@ -28,7 +28,7 @@ async def take_back(request: web.Request, id: FileId, secret: str) -> None:
     site, file = request.app[SITE], await sent_file(request, id, secret)
     if file.grant is not None:
         try:
-            require_grant(await site.index.grant(file.grant), site.clock())
+            require_lasting(await site.index.grant(file.grant), site.clock())
         except NotFound as error:
             raise Gone("the link by which this file came has ended") from error
     who = file.owner if file.grant is None else f"grant {file.grant}"

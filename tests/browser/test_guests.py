@@ -61,7 +61,7 @@ def check(page: Page, axe: str, what: str) -> None:
 
 def test_guest_link_is_made_used_up_and_its_files_are_found(new_page: NewPage, server: Server, tmp_path: Path) -> None:
     owner = new_page("/", permissions=list(COPY))
-    owner.get_by_role("link", name="Guests").click()
+    owner.get_by_role("link", name="Receive files").click()
     path = invite(owner, Note_to_the_guests="Two files, please", **{"Files,_at_most": "2"})
     owner.get_by_role("button", name="Copy").click()
     expect(owner.locator("#announce")).to_have_text("Copied")
@@ -92,10 +92,19 @@ def test_guest_deletes_what_they_sent_and_nobody_else_sees_it(
 ) -> None:
     path = invite(new_page())
     guest, other = new_page(path), new_page(path)
-    for name in ("a.bin", "b.bin"):
-        sample(tmp_path / name, 5000 + len(name))
-        guest.set_input_files("#picker", tmp_path / name)
-        expect(guest.locator("#sent")).to_contain_text(name)
+    for name, size in (("a.bin", 5000), ("b.bin", 60_000)):
+        sample(tmp_path / name, size)
+    guest.set_input_files("#picker", tmp_path / "a.bin")
+    button = guest.get_by_role("button", name="Delete a.bin")
+    throttle(guest, 40_000)
+    guest.set_input_files("#picker", tmp_path / "b.bin")
+    expect(guest.get_by_role("button", name="Pause b.bin")).to_be_visible()
+    button.hover()
+    box = button.bounding_box()
+    expect(guest.get_by_role("button", name="1 new file")).to_be_visible()
+    assert button.bounding_box() == box  # the row stays under the pointer
+    guest.mouse.move(0, 0)
+    expect(guest.locator("#sent > li:visible")).to_have_count(2)
     other.reload()
     expect(other.locator("#sent > li")).to_have_count(0)
     guest.get_by_role("button", name="Delete a.bin").click()
@@ -135,6 +144,31 @@ def test_upload_of_a_guest_outlives_a_reload_and_a_killed_server(
     assert 0 < int(patch.value.headers["upload-offset"]) < SIZE
     assert stored(server)["large.bin"]["sha256"] == digest
     expect(guest.locator("#sent")).to_contain_text("large.bin")
+
+
+def test_pass_phrase_is_asked_for_again_in_the_page_when_the_browser_has_lost_its_proof(
+    new_page: NewPage, server: Server, tmp_path: Path
+) -> None:
+    guest = new_page(invite(new_page(), **{"Pass_phrase_(optional)": "open sesame"}))
+    guest.get_by_label("Pass phrase").fill("open sesame")
+    guest.keyboard.press("Enter")
+    expect(guest.locator("#upload")).to_be_visible()
+    challenges: list[str] = []
+    guest.on("response", lambda r: challenges.append(r.headers["www-authenticate"]) if r.status == 401 else None)
+    guest.context.clear_cookies()
+    digests = {name: sample(tmp_path / name, size) for name, size in (("a.bin", 5000), ("b.bin", 6000))}
+    guest.set_input_files("#picker", [tmp_path / name for name in digests])
+    expect(guest.locator("#queue .wrong").first).to_have_text("The pass phrase is asked for again. Then it goes on.")
+    guest.get_by_label("Pass phrase").fill("sesame")
+    guest.keyboard.press("Enter")
+    expect(guest.get_by_role("alert")).to_have_text("This is not the pass phrase.")
+    expect(guest.get_by_label("Pass phrase")).to_be_focused()
+    guest.keyboard.type("open sesame")
+    guest.keyboard.press("Enter")
+    expect(guest.locator("#sent > li")).to_have_count(2)
+    expect(guest.get_by_label("Pass phrase")).to_have_count(0)
+    assert {name: record["sha256"] for name, record in stored(server, 2).items()} == digests
+    assert challenges == ['FormBased realm="spool"'] * 2  # a browser would answer Basic with a window of its own
 
 
 def test_unfinished_uploads_of_one_link_are_not_shown_at_another(
@@ -286,9 +320,9 @@ def test_keyboard_alone_makes_a_grant_and_sends_a_file(new_page: NewPage, tmp_pa
         pytest.fail(f"the keyboard does not get to {name!r}")
 
     page.locator("html.live").wait_for()
-    tab_to("Guests")
+    tab_to("Receive files")
     page.keyboard.press("Enter")
-    expect(page).to_have_title("Guests · Spool")
+    expect(page).to_have_title("Receive files · Spool")
     tab_to("New guest link")
     page.keyboard.press("Enter")
     tab_to("note")

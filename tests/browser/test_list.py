@@ -19,8 +19,8 @@ from playwright.sync_api import expect
 
 from spool.model import File, FileId, Key
 from spool.store import open_index
-from tests.browser.conftest import free_port, sample, stored
-from tests.process import EFFORT, Server
+from tests.browser.conftest import free_port, sample, stored, throttle
+from tests.process import EFFORT, Server, curl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,11 @@ def delete(server: Server, id: str) -> int:
         return int(response.status)
 
 
+def look(page: Page) -> None:
+    """Now, not after some seconds."""
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def test_two_browsers_see_what_the_other_stores(new_page: NewPage, server: Server, tmp_path: Path) -> None:
     pages = [new_page(), new_page()]
     for number, page in enumerate(pages):
@@ -85,6 +90,100 @@ def test_new_files_are_seen_though_there_are_more_than_fit_on_a_page(page: Page,
         server.put(f"{number}.txt", b"%d" % number)
     expect(page.locator("#files > li")).to_have_count(121)
     assert names(page) == [*(f"{number}.txt" for number in range(119, -1, -1)), "first"]
+
+
+def test_files_of_one_moment_stay_in_their_order(new_page: NewPage, server: Server) -> None:
+    """A look reaches back a little, and so finds older ones than the list has come to."""
+    files = [part for number in range(60) for part in ("-F", f"file=x;filename={number}.txt")]
+    assert curl(*files, f"{server.url}/files").status == 201
+    page = new_page(None)
+    page.goto("/")
+    page.locator("html.live").wait_for()
+    with page.expect_response(lambda response: "changes=" in response.url):
+        look(page)
+    page.evaluate("new Promise(requestAnimationFrame)")
+    shown = names(page)
+    assert len(shown) == 50
+    page.locator("#more").scroll_into_view_if_needed()
+    expect(visible(page)).to_have_count(60)
+    assert names(page)[:50] == shown
+    assert sorted(names(page)) == sorted(f"{number}.txt" for number in range(60))
+
+
+def test_new_file_has_its_place_in_any_order(new_page: NewPage, server: Server) -> None:
+    for name in ("a.txt", "c.txt"):
+        server.put(name, name.encode())
+    page = new_page("/?sort=name")
+    for name in ("d.txt", "b.txt", "0.txt"):
+        server.put(name, name.encode())
+    look(page)
+    expect(visible(page)).to_have_count(5)
+    assert names(page) == ["0.txt", "a.txt", "b.txt", "c.txt", "d.txt"]
+
+
+class TestStill:
+    """Nothing moves away under a pointer."""
+
+    @pytest.fixture
+    def page(self, new_page: NewPage, server: Server) -> Page:
+        for name in ("a.txt", "b.txt", "c.txt"):
+            server.put(name, name.encode())
+        return new_page()
+
+    def test_row_stays_under_the_pointer_when_uploads_end_and_others_delete(
+        self, page: Page, new_page: NewPage, server: Server, tmp_path: Path
+    ) -> None:
+        sample(tmp_path / "large.bin", 3_000_000)
+        throttle(page, 2_000_000)
+        page.set_input_files("#picker", tmp_path / "large.bin")
+        expect(page.locator("#queue > li")).to_have_count(1)
+        page.get_by_role("button", name="Delete a.txt").hover()
+        box = page.get_by_role("button", name="Delete a.txt").bounding_box()
+        new_page().get_by_role("button", name="Delete c.txt").click()
+        server.put("theirs.txt", b"theirs")
+        expect(page.get_by_role("button", name="2 new files")).to_be_visible()
+        expect(page.locator("#queue > li")).to_have_count(0)
+        expect(page.locator(".gone .name")).to_have_text("c.txt")
+        expect(page.get_by_text("Recently deleted (1)")).to_be_visible()
+        assert page.get_by_role("button", name="Delete a.txt").bounding_box() == box
+        assert names(page) == ["c.txt", "b.txt", "a.txt"]
+        page.mouse.down()
+        page.mouse.up()
+        expect(page.locator("#undo")).to_contain_text("a.txt deleted")
+        page.mouse.move(0, 0)
+        expect(visible(page)).to_have_count(3)
+        assert sorted(names(page)) == ["b.txt", "large.bin", "theirs.txt"]
+        expect(page.get_by_role("button", name="new file")).to_be_hidden()
+
+    def test_button_shows_what_is_new_to_who_is_at_the_list_by_keyboard(self, page: Page, server: Server) -> None:
+        page.get_by_label("Search by name").focus()
+        server.put("new.txt", b"new")
+        look(page)
+        button = page.get_by_role("button", name="1 new file")
+        expect(button).to_be_visible()
+        assert names(page) == ["c.txt", "b.txt", "a.txt"]
+        page.keyboard.press("Shift+Tab")
+        expect(button).to_be_focused()
+        page.keyboard.press("Enter")
+        assert names(page) == ["new.txt", "c.txt", "b.txt", "a.txt"]
+        expect(page.get_by_role("link", name="new.txt", exact=True)).to_be_focused()
+
+    def test_double_click_deletes_one_file(self, page: Page, server: Server) -> None:
+        page.get_by_role("button", name="Delete c.txt").dblclick()
+        expect(page.locator("#undo")).to_contain_text("c.txt deleted")
+        assert names(page) == ["b.txt", "a.txt"]
+        assert set(stored(server, 2)) == {"a.txt", "b.txt"}
+
+    def test_list_that_empties_says_so(self, page: Page, server: Server) -> None:
+        for record in list(stored(server, 3).values())[1:]:
+            delete(server, record["id"])
+        look(page)
+        expect(visible(page)).to_have_count(1)
+        expect(page.locator("#empty")).to_be_hidden()
+        page.locator("#files > li:visible .danger").click()
+        expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+        page.get_by_role("button", name="Undo", exact=True).click()
+        expect(page.locator("#empty")).to_be_hidden()
 
 
 class TestMany:
@@ -242,6 +341,7 @@ def test_what_others_rename_and_delete_is_so_without_a_reload(new_page: NewPage,
     records = {name: server.put(name, name.encode()) for name in ("a.txt", "b.txt", "c.txt")}
     page, other = new_page(path), new_page(f"/view/{records['a.txt']['id']}")
     page.get_by_label("Select a.txt").check()
+    page.mouse.move(0, 0)
     other.get_by_label("Name").fill("new.txt")
     other.get_by_role("button", name="Rename").click()
     expect(page.locator("#files").get_by_text("new.txt")).to_be_visible()

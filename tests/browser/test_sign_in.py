@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import address, sign_in, token
-from tests.process import curl
+from tests.browser.conftest import INSECURE, address, free_port, sign_in, token
+from tests.process import Server, curl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
     from tests.browser.conftest import NewPage
-    from tests.process import Server
 
 
 @contextmanager
@@ -86,8 +86,31 @@ def test_revoked_token_ends_the_session_in_an_open_page(new_page: NewPage, serve
     id_ = listing.stdout.split()[0]
     subprocess.run([*tokens, "revoke", id_, "--dir", str(server.dir)], capture_output=True, check=True)
     assert page.evaluate("fetch('/files').then(answer => answer.status)") == 401
-    page.reload()
+    page.set_input_files("#picker", [{"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"}])
+    expect(page.locator("#queue .wrong")).to_contain_text("You are signed out.")
+    page.get_by_role("alert").get_by_role("link", name="Sign in").click()
     expect(page).to_have_title("Sign in · Spool")
+
+
+class TestPlainHttp:
+    """Where `server.base_url` says TLS, a browser that came without would keep no cookie."""
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        env = {"SPOOL_SERVER_PORT": str(free_port()), "SPOOL_SERVER_BASE_URL": "https://files.example"}
+        with Server(tmp_path / "spool", env=env) as running:
+            yield running
+
+    def test_sign_in_leads_to_the_address_that_works(self, new_page: NewPage, server: Server) -> None:
+        secret = token(server, "admin")
+        page = new_page(None)
+        page.goto(server.url.replace("127.0.0.1", INSECURE) + "/?q=a")
+        expect(page.locator("main")).to_contain_text("You came by plain HTTP")
+        expect(page.get_by_label("Token")).to_have_count(0)
+        way = "https://files.example/login?next=%2F%3Fq%3Da"
+        expect(page.locator("main a")).to_have_attribute("href", way)
+        sign_in(page, secret)  # at this machine's own name a browser keeps it
+        expect(page.locator("#files")).to_have_count(1)
 
 
 @pytest.mark.parametrize("neighbour", [True, False], ids=["same site", "cross site"])

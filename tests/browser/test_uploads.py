@@ -218,6 +218,7 @@ class TestRefusals:
             "SPOOL_SERVER_PORT": str(free_port()),
             "SPOOL_LIMITS_MAX_FILE_SIZE": "1 MB",
             "SPOOL_POLICY_DENY_TYPES": "text/html,image/*",
+            "SPOOL_LIMITS_QUOTA": "1500 kB",
         }
         with Server(tmp_path / "spool", env=env) as running:
             yield running
@@ -242,6 +243,18 @@ class TestRefusals:
         assert [request.headers["upload-length"] for request in sent if request.method == "POST"] == ["4"]
         page.get_by_role("button", name=f"Dismiss {name}").click()
         expect(page.locator("#queue .wrong")).to_have_count(0)
+
+    def test_of_what_the_quota_has_no_room_for_come_before_a_byte_is_sent(self, page: Page, tmp_path: Path) -> None:
+        methods: list[str] = []
+        page.on("request", lambda request: methods.append(request.method))
+        for name, place, told in (
+            ("a.bin", "#files", "a.bin"),
+            ("b.bin", "#queue .wrong", "This upload would exceed the bytes that you may keep."),
+        ):
+            sample(tmp_path / name, 900_000)
+            page.set_input_files("#picker", tmp_path / name)
+            expect(page.locator(place)).to_contain_text(told)
+        assert methods.count("PATCH") == 1
 
     def test_of_the_server_are_told_in_its_words(self, page: Page, server: Server, tmp_path: Path) -> None:
         (tmp_path / "innocent.bin").write_bytes(b"<!DOCTYPE html><html><body>no</body></html>")

@@ -37,7 +37,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def home(server: Server, tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home", SPOOL_URL=server.url)
+    operator = Home(tmp_path / "operator", SPOOL_SERVER_BASE_URL=server.url)
+    link = operator.run("grant", "create", "--dir", server.dir, "--owner", "local").out.strip()
+    home = Home(tmp_path / "home", SPOOL_URL=server.url, LINK=link)
     (home.directory / "song.mp3").write_bytes(SONG)
     return home
 

@@ -471,6 +471,8 @@ def test_directory_is_not_free_while_a_worker_lives_that_has_lost_its_office(tmp
         os.kill(one, signal.SIGSTOP)
         server.kill()
         eventually(lambda: not Path(f"/proc/{other}").exists())
+        assert [event["pid"] for event in server.events("worker.orphaned")] == [other]
+        assert "Logging error" not in server.log()
         command = [sys.executable, "-m", "spool", "serve", "--dir", str(server.dir), "--port", "0"]
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stderr[:21]) == (1, b"spool: another spool ")

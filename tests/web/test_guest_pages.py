@@ -319,6 +319,18 @@ class TestPassphrase:
         visitor.cookies = {"spool-proof": visitor.cookies["__Secure-spool-proof"]}  # as a page of http could set it
         assert (await visitor.upload("b.txt")).status == 401
 
+    async def test_by_plain_http_where_cookies_are_for_tls_is_asked_for_at_the_right_address(
+        self, serve: Serve
+    ) -> None:
+        spool = await serve({"server.base_url": f"https://{HOST}"})
+        visitor = Guest(await invite(spool, await spool.new_token("grant"), passphrase="x"))
+        visitor.headers = {**visitor.headers, "Sec-Fetch-Site": "", "Origin": f"http://{HOST}"}
+        visitor.headers = {name: value for name, value in visitor.headers.items() if value}
+        for answer in (await visitor.request("GET"), await visitor.post("/passphrase", passphrase="x")):
+            assert f'href="https://{HOST}{visitor.grant.path}"' in answer.body.decode()
+            assert not Page(answer).all("input", name="passphrase")
+            assert "Set-Cookie" not in answer.headers
+
     async def test_cookie_of_another_grant_opens_nothing(self, spool: Spool, visitor: Guest) -> None:
         await self.enter(visitor)
         other = await guest(spool, passphrase="öffne dich")

@@ -497,6 +497,8 @@ class TestPassphrase:
         for answer in answers:
             assert (answer.status, answer.slug) == (401, "passphrase-required")
             assert answer.headers["WWW-Authenticate"] == 'Basic realm="spool", charset="UTF-8"'
+        answer = await grant.request("POST", "/tus", headers={**tus, "X-Requested-With": "XMLHttpRequest"})
+        assert answer.headers["WWW-Authenticate"] == 'FormBased realm="spool"'  # a browser has no window for it
         assert await spool.nothing_is_left()
 
     async def test_is_a_password(self, grant: Invited) -> None:

@@ -95,6 +95,21 @@ class TestSignIn:
         browser.cookie = browser.cookie.removeprefix("__Host-")
         assert (await browser.get("/files")).status == 401
 
+    @pytest.mark.parametrize("headers", [{"Origin": f"http://{HOST}"}, {"Origin": f"http://{HOST}", "Accept": "*/*"}])
+    async def test_by_plain_http_where_cookies_are_for_tls_leads_to_the_right_address(
+        self, serve: Serve, headers: dict[str, str]
+    ) -> None:
+        spool = await serve({"server.base_url": f"https://{HOST}"})
+        browser = Browser(spool, **{"Sec-Fetch-Site": "", **headers})
+        answers = [await browser.get("/login", Origin=""), await browser.sign_in(await spool.new_token("read"))]
+        assert [answer.status for answer in answers] == [200, 403]
+        for answer in answers:
+            assert f'href="https://{HOST}/login"' in answer.body.decode()
+            assert 'name="token"' not in answer.body.decode()
+            assert "Set-Cookie" not in answer.headers
+        answer = await browser.get("/login", Origin="", X_Forwarded_Proto="https")
+        assert 'name="token"' in answer.body.decode()
+
     async def test_keeps_only_the_hash_of_the_secret(self, spool: Spool) -> None:
         browser = await signed_in(spool)
         secret = browser.cookie.partition("=")[2].encode()

@@ -87,7 +87,7 @@ async def test_more_blobs_than_one_lot_are_all_reclaimed(blobs: LocalStore, inde
         (tmp_path / "blobs" / f"{n % 256:02x}" / f"{n % 256:02x}{n:030x}").touch()
     kept = Key(f"01{1:030x}")
     await index.finish([a_file("kept", key=kept)])
-    assert await gc.run_once(blobs, index, holding(), EVER) == 1202
+    assert await gc.run_once(blobs, index, holding(), EVER, rest=0.1) == 1202
     assert (await keys(blobs)).keys() == {kept}
 
 

@@ -139,7 +139,8 @@ def shrink(connection: sqlite3.Connection) -> bool:
     [before] = connection.execute("PRAGMA freelist_count").fetchone()
     if before <= SPARE:
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({min(SPARE, before - SPARE)})").fetchall()
+    for _ in range(min(SPARE, before - SPARE)):  # one by one: CPython 3.11 ends this statement after its first page
+        connection.execute("PRAGMA incremental_vacuum(1)")
     [after] = connection.execute("PRAGMA freelist_count").fetchone()
     return bool(SPARE < after < before)
 

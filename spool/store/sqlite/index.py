@@ -68,6 +68,8 @@ R = TypeVar("R")
 SCAN = 10_000
 """Rows that one page of a filtered listing looks at, at most."""
 
+_LOT = 1000
+"""Answers that are forgotten in one transaction, for which other writes wait."""
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 
@@ -226,9 +228,11 @@ class SqliteIndex(Sharing, Hiding):
         return to_answer(row) if row else None
 
     async def forget(self, before: datetime) -> int:
-        sql = "DELETE FROM answers WHERE created_at < ?"
-        moment = microseconds(before)
-        forgotten = await self._db.make_room(lambda connection: connection.execute(sql, (moment,)).rowcount)
+        sql = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE created_at < ? LIMIT ?)"
+        values = microseconds(before), _LOT
+        forgotten = 0
+        while lot := await self._db.make_room(lambda connection: connection.execute(sql, values).rowcount):
+            forgotten += lot
         await self._db.set_aside()  # here, because this comes after whatever a sweep deletes
         return forgotten
 

@@ -21,7 +21,9 @@ _NO_SNIFF: Final = header("X-Content-Type-Options", "`nosniff`", {"const": "nosn
 _RETRY_AFTER: Final = header("Retry-After", "After how many seconds another try may succeed.", NUMBER)
 _BY_KIND: Final[Mapping[type[SpoolError], Field]] = {
     Unauthenticated: header("WWW-Authenticate", "`Bearer`", required=True),
-    PassphraseRequired: header("WWW-Authenticate", "`Basic`", required=True),
+    PassphraseRequired: header(
+        "WWW-Authenticate", "`Basic`; `FormBased` for a request with `X-Requested-With`", required=True
+    ),
     Unsatisfiable: header("Content-Range", "`bytes */SIZE`", {"pattern": r"^bytes \*/[0-9]+$"}, required=True),
     MethodNotAllowed: header("Allow", "The methods that this address takes.", required=True),
 }

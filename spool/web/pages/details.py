@@ -10,7 +10,7 @@ from spool.web.download import is_shown_in_place
 from spool.web.pages import linking, words
 from spool.web.pages.copying import copy_link
 from spool.web.pages.html import tag
-from spool.web.pages.layout import action, announcement, may, page
+from spool.web.pages.layout import action, announcement, list_before, may, page
 from spool.web.pages.listing import media
 from spool.web.site import SITE
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 async def show(request: web.Request) -> web.StreamResponse:
     """`GET /view/{id}`. Raises NotFound."""
-    file = await request.app[SITE].catalog.file(FileId(request.match_info["id"]))
+    file, back = await request.app[SITE].catalog.file(FileId(request.match_info["id"])), list_before(request)
     return page(
         request,
         file.filename,
-        tag("p", tag("a", "All files", href="/"), class_="back"),
+        tag("p", tag("a", "All files" if back == "/" else "Back to the list", href=back), class_="back"),
         tag(
             "article",
             tag("h1", file.filename),

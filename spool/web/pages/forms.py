@@ -14,7 +14,7 @@ from spool.protocol.http import parse_media_type
 from spool.web.auth import PRINCIPAL, by
 from spool.web.body import Body
 from spool.web.pages.html import join, tag
-from spool.web.pages.layout import action, page, see_other
+from spool.web.pages.layout import action, list_before, page, see_other
 from spool.web.site import SITE
 from spool.web.upload import store_form
 
@@ -76,7 +76,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     ids = [FileId(id) for id in fields.get("id", [])]  # noqa: A001
     if site.undo_grace and "final" not in fields:
         await _each(ids, lambda id: site.catalog.hide(id, site.undo_grace, by(request)))  # noqa: A006
-        return see_other("/")
+        return see_other(list_before(request))
     if "confirmed" in fields:
         await _each(ids, lambda id: site.catalog.delete(id, by(request)))  # noqa: A006
         return see_other("/")
@@ -88,7 +88,7 @@ async def undo(request: web.Request) -> web.StreamResponse:
     """`POST /undo`: brings back the files that are named, as far as they still can be."""
     fields, site = await read_form(request), request.app[SITE]
     await _each(map(FileId, fields.get("id", [])), lambda id: site.catalog.restore(id, by(request)))  # noqa: A006
-    return see_other("/")
+    return see_other(list_before(request))
 
 
 async def _each(ids: Iterable[FileId], act: Callable[[FileId], Awaitable[T]]) -> list[T]:
@@ -109,7 +109,7 @@ def _ask(request: web.Request, files: Sequence[File]) -> web.Response:
         *(tag("input", type="hidden", name="id", value=file.id) for file in files),
         tag("input", type="hidden", name="final", value="1"),
         tag("button", "Delete", name="confirmed", value="1", class_="danger"),
-        tag("a", "Keep", href="/", class_="button"),
+        tag("a", "Keep", href=list_before(request), class_="button"),
         method="post",
         action=action(request, "/delete"),
         class_="actions",

@@ -19,6 +19,7 @@ from spool.web.pages import words
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import tag
 from spool.web.pages.layout import announcement, for_people, page, refusal_page, see_other
+from spool.web.pages.plain_http import way_to_tls
 from spool.web.pages.zone import Ways, drop_zone
 from spool.web.session import SAFE, require_own_page
 from spool.web.site import SITE
@@ -109,6 +110,7 @@ def _sent(place: str, files: list[File]) -> Html:
     hint = tag("p", "Only this browser knows which files were yours, and can delete them.", class_="dim")
     return tag(
         "section",
+        tag("div", id="line"),
         heading,
         hint,
         tag("ul", *rows, id="sent", class_="files plain-rows", aria_labelledby="sent-heading"),
@@ -158,6 +160,8 @@ async def delete(request: web.Request) -> web.StreamResponse:
 async def enter(request: web.Request) -> web.StreamResponse:
     """`POST /g/{secret}/passphrase`: the browser is known to have the pass phrase from now on."""
     require_own_page(request)
+    if (elsewhere := way_to_tls(request, _place(request), for_guests=True)) is not None:
+        return elsewhere
     fields, grant = await read_form(request), grant_of(request)
     try:
         await request.app[SITE].guests.prove(grant, fields.get("passphrase", [""])[0])
@@ -174,7 +178,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     if isinstance(error, PassphraseRequired) and request.method in SAFE:
         return _ask(request)
     back: Html | None = tag("p", tag("a", "Back", href=_place(request)))
-    detail = f"{words.capital(error.detail)}."
+    detail = words.sentence(error.detail)
     match error:
         case Gone():
             title, text, back = "This link has ended", f"{detail} {_ENDED}", None
@@ -188,6 +192,8 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
 
 def _ask(request: web.Request, *, refusal: str | None = None) -> web.Response:
     """The form for the pass phrase. It is no 401, upon which a browser would ask in a window of its own."""
+    if (elsewhere := way_to_tls(request, _place(request), for_guests=True)) is not None:
+        return elsewhere
     wrong = {"aria_invalid": "true", "aria_describedby": "wrong"} if refusal else {}
     form = tag(
         "form",
@@ -202,5 +208,5 @@ def _ask(request: web.Request, *, refusal: str | None = None) -> web.Response:
         action=f"{_place(request)}/passphrase",
     )  # fmt: skip
     hint = tag("p", "Whoever gave you this link has set a pass phrase for it. Ask them if you do not have it.")
-    section = tag("section", tag("h1", "Send files"), hint, form, class_="card sign-in")
+    section = tag("section", tag("h1", "Send files"), hint, form, class_="card sign-in", id="lock")
     return page(request, "Send files", section, status=403 if refusal else 200, for_guests=True)

@@ -1,11 +1,11 @@
-"""`/guests`: the addresses by which people without an account upload, for those who give them out."""
+"""`/guests`, or Receive files: the addresses by which people without an account upload, for those who give them out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import BadRequest
-from spool.policy import GRANT_FILES, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE
+from spool.policy import GRANT_FILES, MAX_GRANT_FILES, MAX_NOTE, MAX_PASSPHRASE, has_ended
 from spool.protocol.http import prefers_html
 from spool.units import SIZE
 from spool.web import grants
@@ -109,8 +109,8 @@ async def _page(request: web.Request, fields: Fields, *, refusal: str | None = N
     more = tag("a", "Older guest links", href=f"/guests?cursor={found[-1].id}", rel="next") if _is_full(found) else None
     return page(
         request,
-        "Guests",
-        tag("h1", "Files from guests"),
+        "Receive files",
+        tag("h1", "Receive files"),
         tag("p", _ABOUT, class_="dim lead"),
         _form(request, fields, refusal),
         tag("h2", "Guest links"),
@@ -127,7 +127,7 @@ def _is_full(found: Sequence[Grant]) -> bool:
 
 
 def _form(request: web.Request, fields: Fields, refusal: str | None) -> Html:
-    told = f"{words.capital(refusal)}." if refusal else None
+    told = words.sentence(refusal) if refusal else None
     note = tag("textarea", _first(fields, "note"), name="note", id="note", rows=2, maxlength=MAX_NOTE)
     form = tag(
         "form",
@@ -189,7 +189,7 @@ def _row(request: web.Request, who: Principal, grant: Grant, now: datetime) -> H
     )
     files = tag("a", "Show the files", href=f"/?grant={grant.id}", aria_label=f"Show the files: {name}")
     shown = files if may(who, "read") and grant.files else None
-    ended = _has_ended(grant, now)
+    ended = has_ended(grant, now)
     return tag(
         "li",
         about,
@@ -197,10 +197,6 @@ def _row(request: web.Request, who: Principal, grant: Grant, now: datetime) -> H
         class_="ended" if ended else None,
         data_id=grant.id,
     )
-
-
-def _has_ended(grant: Grant, now: datetime) -> bool:
-    return grant.revoked_at is not None or grant.expires_at <= now
 
 
 def _state(grant: Grant, now: datetime) -> tuple[str, Html]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode, urlsplit
@@ -15,7 +16,7 @@ from spool.web.pages import words
 from spool.web.pages.assets import ASSETS
 from spool.web.pages.html import document, tag
 from spool.web.secret_paths import ORIGIN_ALONE
-from spool.web.session import FORM_TOKEN, FORM_TOKEN_PARAMETER
+from spool.web.session import FORM_TOKEN, FORM_TOKEN_PARAMETER, is_ours
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_LIST: Final = re.compile(r"https?://[^/?#]+/\?([!-~]+)", re.ASCII)
 _NAME: Final = (tag("span", class_="mark", aria_hidden="true"), "Spool")
 
 
@@ -96,7 +98,7 @@ def _ways(request: web.Request, who: Principal | None) -> Html | None:
     """To the other pages, for those who may do more than one thing."""
     if who is None or not may(who, "grant"):
         return None
-    places = [("/", "Files"), ("/guests", "Guests")]
+    places = [("/", "Files"), ("/guests", "Receive files")]
     here = [tag("a", text, href=path, aria_current="page" if request.path == path else None) for path, text in places]
     return tag("nav", *here, aria_label="Pages")
 
@@ -124,6 +126,13 @@ def see_other(path: str, **query: str) -> web.Response:
     return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
+def list_before(request: web.Request) -> str:
+    """The list as it was searched where the reader comes from; `/` if that is not told, or is another page."""
+    came = request.headers.get("Referer", "")
+    found = _LIST.fullmatch(came)
+    return f"/?{found[1]}" if found and is_ours(request, came) else "/"
+
+
 def for_people(handler: Handler, refused: Callable[[web.Request, SpoolError], web.Response] | None = None) -> Handler:
     """The handler, whose refusals are pages for those who would rather have one: the way to sign-in, or what is wrong.
 
@@ -146,7 +155,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     if isinstance(error, Unauthenticated):
         return see_other("/login", **({"next": request.path_qs} if request.method == "GET" else {}))
     back = tag("p", tag("a", "Back to the files", href="/"))
-    return refusal_page(request, error, error.title, tag("p", f"{words.capital(error.detail)}."), back)
+    return refusal_page(request, error, error.title, tag("p", words.sentence(error.detail)), back)
 
 
 def refusal_page(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spool.errors import Forbidden, Gone, NotFound
 from spool.model import FileId
-from spool.policy import require_link_owner
+from spool.policy import has_ended, require_link_owner
 from spool.web import links
 from spool.web.auth import PRINCIPAL
 from spool.web.links import MAX_DOWNLOADS
@@ -19,8 +19,6 @@ from spool.web.pages.layout import action, announcement, for_people, page, refus
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from aiohttp import web
 
     from spool.errors import SpoolError
@@ -33,7 +31,7 @@ async def section(request: web.Request, file: File) -> Html:
     """The links that still work, how many do not, and a form for a new one."""
     now = request.app[SITE].clock()
     found = await request.app[SITE].index.links(file.id, links.LISTED)
-    rows = [_row(request, file, link) for link in found if not _has_ended(link, now)]
+    rows = [_row(request, file, link) for link in found if not (has_ended(link, now) or _is_used_up(link))]
     ended = len(found) - len(rows)
     about = "Whoever has a link can download this file without signing in, as long as the link works."
     return tag(
@@ -78,7 +76,7 @@ def _refused(request: web.Request, error: SpoolError) -> web.Response:
     ended = isinstance(error, Gone | NotFound)
     title = "This link does not work" if ended else error.title
     hint = tag("p", "Was the whole address copied? Whoever gave it to you can make a new one.") if ended else None
-    detail = tag("p", f"{words.capital(error.detail)}.")
+    detail = tag("p", words.sentence(error.detail))
     return refusal_page(request, error, title, detail, hint, for_guests=True)
 
 
@@ -88,9 +86,8 @@ async def revoke(request: web.Request) -> web.StreamResponse:
     return see_other(f"/view/{request.match_info['id']}")
 
 
-def _has_ended(link: Link, now: datetime) -> bool:
-    used_up = link.max_downloads is not None and link.downloads >= link.max_downloads
-    return link.revoked_at is not None or link.expires_at <= now or used_up
+def _is_used_up(link: Link) -> bool:
+    return link.max_downloads is not None and link.downloads >= link.max_downloads
 
 
 def _row(request: web.Request, file: File, link: Link) -> Html:

@@ -115,7 +115,7 @@ async def _stored(request: web.Request, asked: _Asked) -> tuple[Html | None, ...
     changes = await site.catalog.changes(after, _MOST_CHANGES)
     found = await _find(request, asked)
     hidden = await deleted.section(request) if may(request[PRINCIPAL], "delete") else None
-    return hidden, _files(request, asked, found, changes.position), await _changed(request, changes.ids)
+    return _files(request, asked, found, changes.position, hidden), await _changed(request, changes.ids)
 
 
 async def _changed(request: web.Request, ids: Sequence[FileId]) -> Html | None:
@@ -140,10 +140,9 @@ async def _find(request: web.Request, asked: _Asked) -> Page[File]:
     return found
 
 
-def _files(request: web.Request, asked: _Asked, found: Page[File], position: int) -> Html:
+def _files(request: web.Request, asked: _Asked, found: Page[File], position: int, hidden: Html | None) -> Html:
     who, grace = request[PRINCIPAL], request.app[SITE].undo_grace
     rows = [row(request, file) for file in found.items]
-    nothing = "Nothing matches." if asked.q or asked.kind or asked.grant else "Nothing here yet."
     delete = tag(
         "button", "Delete", form="chosen", formmethod="post", formaction=action(request, "/delete"), class_="danger"
     )
@@ -165,18 +164,27 @@ def _files(request: web.Request, asked: _Asked, found: Page[File], position: int
     return tag(
         "section",
         tag("h2", "Stored files", class_="hidden"),
-        _by_guests() if asked.grant else None,
+        tag("div", hidden, id="line"),
+        _by_guests(asked) if asked.grant else None,
         _finder(asked),
         list_,
-        None if rows else tag("p", nothing, class_="dim empty", id="empty"),
+        _nothing(asked, told=not rows),
         tag("p", more) if found.next else None,
         chosen if rows else tag("div", chosen, hidden=True),
     )
 
 
-def _by_guests() -> Html:
-    all_files = tag("a", "Show all files", href="/")
-    return tag("p", "These files were sent by one guest link. ", all_files, class_="notice")
+def _nothing(asked: _Asked, *, told: bool) -> Html:
+    """That there is nothing; scripts tell it, too, once all is deleted."""
+    filtered = asked.q or asked.kind or asked.grant
+    text = ("Nothing matches. ", tag("a", "Show all files", href="/")) if filtered else ("Nothing here yet.",)
+    return tag("p", *text, class_="dim empty", id="empty", hidden=not told)
+
+
+def _by_guests(asked: _Asked) -> Html:
+    wider = "Search all files" if asked.q or asked.kind else "Show all files"
+    link = tag("a", wider, href=asked.address(grant=None, cursor=None, changes=None))
+    return tag("p", "These files were sent by one guest link. ", link, class_="notice")
 
 
 def _finder(asked: _Asked) -> Html:

@@ -11,6 +11,7 @@ from spool.protocol.http import prefers_html
 from spool.web.pages.forms import read_form
 from spool.web.pages.html import join, tag
 from spool.web.pages.layout import page, see_other
+from spool.web.pages.plain_http import way_to_tls
 from spool.web.session import end, require_own_page, signed_in, start
 from spool.web.site import SITE
 
@@ -27,12 +28,14 @@ async def show(request: web.Request) -> web.StreamResponse:
     """`GET /login`."""
     if await signed_in(request) is not None:
         return see_other("/")
-    return await _form(request, request.query.get("next", "/"))
+    return way_to_tls(request, request.path_qs) or _form(request, request.query.get("next", "/"))
 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
     """`POST /login`: the token of the form becomes a session, and its cookie is set."""
     require_own_page(request)
+    if (elsewhere := way_to_tls(request, "/login")) is not None:
+        return elsewhere
     fields = await read_form(request)
     target = fields.get("next", ["/"])[0]
     response = see_other(target if _OWN.fullmatch(target) else "/")
@@ -42,7 +45,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     except SpoolError as error:
         _log.warning("session.refused", {"address": address, "reason": str(error)})
         if isinstance(error, Unauthenticated) and prefers_html(request.headers.get("Accept")):
-            return await _form(request, target, refusal="This token is unknown, expired or revoked.", status=403)
+            return _form(request, target, refusal="This token is unknown, expired or revoked.", status=403)
         raise
     _log.info("session.started", {"owner": token.name, "address": address})
     return response
@@ -59,7 +62,7 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _form(request: web.Request, target: str, *, refusal: str | None = None, status: int = 200) -> web.Response:
+def _form(request: web.Request, target: str, *, refusal: str | None = None, status: int = 200) -> web.Response:
     wrong = {"aria_invalid": "true", "aria_describedby": "wrong"} if refusal else {}
     form = tag(
         "form",

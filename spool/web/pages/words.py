@@ -46,6 +46,11 @@ def capital(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
+def sentence(text: str) -> str:
+    """The text with a capital at its start and a full stop at its end."""
+    return f"{capital(text.removesuffix('.'))}."
+
+
 def time(moment: datetime) -> Html:
     """In UTC; where there is JavaScript, it puts the reader's own time there."""
     return tag("time", f"{moment:%Y-%m-%d %H:%M} UTC", datetime=f"{moment:%Y-%m-%dT%H:%M:%SZ}")

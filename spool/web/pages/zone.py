@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from spool.web.pages import words
 from spool.web.pages.html import tag
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import web
 
     from spool.policy import Policy
     from spool.web.pages.html import Html
+
+
+_KNOWN: Final = re.compile(r"(audio|image|video)/\*|application/pdf")
+"""What a browser and we call alike. Of others a picker could hide files whose bytes would pass."""
 
 
 class Ways(NamedTuple):
@@ -24,10 +31,17 @@ class Ways(NamedTuple):
     """Where uploads by tus are created."""
 
 
+def _accepted(allowed: Sequence[str]) -> str | None:
+    """What a browser's picker shows; None for all."""
+    return ",".join(allowed) or None if all(map(_KNOWN.fullmatch, allowed)) else None
+
+
 def drop_zone(request: web.Request, ways: Ways, policy: Policy, *, told: bool = True) -> Html:
     """The form, which is told what the policy takes; so are people, if `told`."""
     allowed = policy.grant_types or policy.allow_types
-    picker = tag("input", type="file", name="file", id="picker", multiple=True, required=True)
+    picker = tag(
+        "input", type="file", name="file", id="picker", multiple=True, required=True, accept=_accepted(allowed)
+    )  # fmt: skip
     label = tag("label", tag("strong", "Choose files"), tag("span", " to upload", class_="plain"), for_="picker")
     form = tag(
         "form",

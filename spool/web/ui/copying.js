@@ -1,6 +1,6 @@
 // Buttons that copy an address: one that stands in the page, or that of a new link to a file.
 
-import { announce, element, formToken, localize } from "./words.js";
+import { announce, element, localize, ours } from "./words.js";
 
 document.documentElement.classList.add("live");
 localize(document);
@@ -33,7 +33,7 @@ async function link(button) {
   const name = button.getAttribute("aria-label").replace("Copy link to ", "");
   button.disabled = true;
   try {
-    const headers = { "Content-Type": "application/json", ...formToken() };
+    const headers = { "Content-Type": "application/json", ...ours() };
     const answer = await fetch(`/files/${button.dataset.link}/links`, { method: "POST", headers, body: "{}" });
     if (!answer.ok) throw new Error(`answered with ${answer.status}`);
     await show(await answer.json(), name, button);

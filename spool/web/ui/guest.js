@@ -1,6 +1,7 @@
 // A guest's page: uploads, what may still be sent, and what this browser has sent, which nobody else can tell.
 
-import { announce, element, localize, size } from "./words.js";
+import { Still } from "./still.js";
+import { announce, element, localize, ours, size } from "./words.js";
 import { begin } from "./uploads.js";
 
 const KEY = `spool-sent ${location.pathname}`;
@@ -10,14 +11,17 @@ document.documentElement.classList.add("live");
 localize(document);
 const list = document.getElementById("sent");
 const form = document.getElementById("upload");
-let timer = null;
+const news = document.getElementById("news");
+const still = list && new Still(list);
+let [timer, uploads] = [null, null];
 if (list) start(); else if (document.getElementById("refusal")) forget();
 
 function start() {
   for (const receipt of receipts()) show(receipt);
   list.addEventListener("submit", (event) => { event.preventDefault(); remove(event.target.closest("li"), event.target); });
+  list.addEventListener("click", (event) => { if (event.detail > 1) event.preventDefault(); }); // a double click is one
   document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") look(); });
-  if (form) begin(form, stored, look);
+  if (form) uploads = begin(form, { stored, refused: look, unproven: "The pass phrase is asked for again. Then it goes on." });
 }
 
 function receipts() {
@@ -50,6 +54,7 @@ function show(receipt) {
   }
   localize(row);
   list.prepend(row);
+  still.came(row);
   list.closest("section").hidden = false;
 }
 
@@ -58,7 +63,7 @@ async function remove(row, { action, elements }) {
   const name = row.querySelector(".name").textContent;
   try {
     const body = elements.namedItem("id") ? new URLSearchParams({ id: elements.namedItem("id").value }) : undefined;
-    const answer = await fetch(action, { method: "POST", body, headers: { Accept: "text/html;q=0.1, application/json" } });
+    const answer = await fetch(action, { method: "POST", body, headers: { Accept: "text/html;q=0.1, application/json", ...ours() } });
     if (!answer.ok && answer.status !== 404) { announce(`${name} could not be deleted`); look(); return; }
     keep(receipts().filter((receipt) => receipt.delete !== new URL(action).pathname));
     const next = row.nextElementSibling ?? row.previousElementSibling;
@@ -74,24 +79,60 @@ function look() {
   timer ??= setTimeout(() => { timer = null; read(); }, 500);
 }
 
-// What the page says by now: what is left, or that the link has ended.
 async function read() {
   try {
-    const answer = await fetch(location.pathname, { headers: { Accept: "text/html" }, redirect: "error" });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    localize(page);
-    const [bounds, refusal] = [page.getElementById("bounds"), page.getElementById("refusal")];
-    if (bounds) document.getElementById("bounds").replaceWith(document.adoptNode(bounds));
-    else if (refusal && [404, 410].includes(answer.status)) end(document.adoptNode(refusal));
+    const { status, told } = await ask(location.pathname);
+    if (told.lock && !document.getElementById("lock")) lock(told.lock);
+    else if (!told.lock) tell(status, told);
   } catch { /* the server is away; an upload tells of it */ }
+}
+
+// What the page says by now: what is left, that the pass phrase is asked for again, or why nothing can be sent.
+async function ask(address, options = {}) {
+  const answer = await fetch(address, { headers: { Accept: "text/html", ...ours() }, ...options });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  localize(page);
+  const told = ["bounds", "lock", "refusal"].map((id) => [id, page.getElementById(id) && document.adoptNode(page.getElementById(id))]);
+  return { status: answer.status, told: Object.fromEntries(told) };
+}
+
+function tell(status, { bounds, refusal }) {
+  if (bounds) document.getElementById("bounds").replaceWith(bounds);
+  else if (refusal && [404, 410].includes(status)) end(refusal);
+}
+
+// The browser has lost what proved the pass phrase; uploads that wait for it go on by themselves.
+function lock(section) {
+  const held = [document.body, ...news.querySelectorAll("*")].includes(document.activeElement);
+  const [field, entry] = [section.querySelector("#passphrase"), section.querySelector("form")];
+  field.autofocus = false; // whoever is writing something is not taken away from it
+  lower(section, "The pass phrase, please");
+  news.replaceChildren(section);
+  announce("The pass phrase is asked for again");
+  if (held) field.focus();
+  entry.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      const { status, told } = await ask(entry.action, { method: "POST", body: new URLSearchParams(new FormData(entry)) });
+      if (told.lock) { lock(told.lock); return; }
+      if (told.bounds) { news.replaceChildren(); document.getElementById("picker")?.focus(); uploads?.wake(); }
+      else { entry.querySelector(".wrong")?.remove(); entry.append(element("p", { className: "wrong" }, told.refusal?.querySelector("p").textContent ?? "The server refused it.")); }
+      tell(status, told);
+    } catch { announce("The server cannot be reached"); }
+  });
+}
+
+// A part of another page, under the heading of this one.
+function lower(section, title) {
+  const heading = section.querySelector("h1");
+  heading.replaceWith(element("h2", {}, title ?? heading.textContent));
 }
 
 function end(refusal) {
   forget();
-  const heading = refusal.querySelector("h1");
-  heading.replaceWith(element("h2", {}, heading.textContent));
+  lower(refusal);
   refusal.setAttribute("role", "alert");
-  document.getElementById("news").replaceChildren(refusal);
+  news.replaceChildren(refusal);
   document.getElementById("bounds").hidden = true;
   if (form) form.hidden = true;
   for (const button of list.querySelectorAll("button")) button.remove();

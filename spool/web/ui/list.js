@@ -1,7 +1,8 @@
 // The list: more of it as the reader scrolls, what changes as it changes, many at once, and deletion that can be undone.
 // Rows are always the server's own HTML, read from the page it would give without any script.
 
-import { announce, duration, element, formToken, localize } from "./words.js";
+import { Still, isShown } from "./still.js";
+import { announce, duration, element, localize, ours } from "./words.js";
 
 const EVERY = 5000;
 const MOST = 200; // files that the list grows by
@@ -23,11 +24,13 @@ class Files {
     Object.assign(this, { list, grace, live: list.hasAttribute("data-live"), offered: null, looking: false });
     this.gone = new Set(); // of which a page may tell that was on its way
     this.known = new Map([...list.children].map((row) => [row.dataset.id, row]));
+    this.still = new Still(list, () => { this.tell(); if (this.late) this.look(); });
     this.offerDelete(list);
   }
 
   async page(address) {
-    const answer = await fetch(address, { headers: { Accept: "text/html" }, redirect: "error" });
+    const answer = await fetch(address, { headers: { Accept: "text/html" }, redirect: "manual" });
+    if (answer.type === "opaqueredirect") this.end(); // to the sign-in
     if (!answer.ok) throw new Error(`the list was answered with ${answer.status}`);
     return new DOMParser().parseFromString(await answer.text(), "text/html");
   }
@@ -52,7 +55,7 @@ class Files {
         const page = await this.page(address);
         this.list.append(...this.fresh(page));
         const next = page.getElementById("more");
-        if (!next) { more.parentElement.remove(); return; }
+        if (!next) { more.parentElement.remove(); this.tell(); return; }
         more.href = next.getAttribute("href");
         observer.observe(more);
       } catch { // the link can be followed by hand, too
@@ -63,11 +66,20 @@ class Files {
   }
 
   watch() {
-    setInterval(() => { if (document.visibilityState === "visible") this.look(); }, EVERY);
+    this.timer = setInterval(() => { if (document.visibilityState === "visible") this.look(); }, EVERY);
     document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible") this.look(); });
   }
 
-  // Puts what is new on top. In another order than newest first its place is not known, so that it waits for a reload.
+  // The session is over.
+  end() {
+    clearInterval(this.timer);
+    if (document.getElementById("ended")) return;
+    const told = element("p", { id: "ended", className: "wrong" }, "You are signed out. ", element("a", { href: location.href }, "Sign in"));
+    told.setAttribute("role", "alert");
+    document.getElementById("line").prepend(told);
+  }
+
+  // Puts in what is new; in another order than newest first, what is among the first of it.
   // What was changed or deleted elsewhere, or brought back, is so here, in any order.
   async look() {
     if (this.looking) { this.again = true; return; }
@@ -84,18 +96,39 @@ class Files {
       for (let next = address, pages = 0; next && pages < MOST_PAGES; pages += 1) {
         const page = await this.page(next);
         if (pages === 0) this.apply(page);
-        if (!this.live) break;
-        rows.push(...this.fresh(page));
+        if (!this.live) { rows.push(...this.order(page)); break; }
+        rows.push(...this.fresh(page).filter((row) => this.insert(row)));
         next = page.getElementById("more")?.getAttribute("href");
       }
+      this.tell();
       if (!rows.length) return;
       for (const row of rows) row.classList.add("fresh");
-      this.list.prepend(...rows);
-      document.getElementById("empty")?.remove();
       document.querySelector("[hidden] > #chosen")?.parentElement.removeAttribute("hidden");
       announce(rows.length === 1 ? `New: ${rows[0].querySelector(".name").textContent}` : `${rows.length} new files`);
     } catch { /* the server is away; the next look may find it */ } finally { this.looking = false; }
     if (this.again) await this.look();
+  }
+
+  // By its time. What is older than all that are here comes with more of the list, if there is more.
+  insert(row) {
+    const older = [...this.list.children].find((each) => each.dataset.created < row.dataset.created);
+    if (!older && document.getElementById("more")) { this.known.delete(row.dataset.id); return false; }
+    this.list.insertBefore(row, older ?? null);
+    this.still.came(row);
+    return true;
+  }
+
+  // Where the page has them, if what they follow there is here.
+  order(page) {
+    const all = [...page.querySelectorAll("#files > li")];
+    return this.fresh(page).filter((row) => {
+      const at = all.indexOf(row);
+      const before = at ? this.known.get(all[at - 1].dataset.id) : null;
+      if (before === undefined) { this.known.delete(row.dataset.id); return false; }
+      if (before) before.after(row); else this.list.prepend(row);
+      this.still.came(row);
+      return true;
+    });
   }
 
   // What has become of files since the last look.
@@ -104,53 +137,62 @@ class Files {
     const changed = page.getElementById("changed");
     for (const id of changed?.dataset.gone.split(" ") ?? []) {
       this.gone.add(id);
-      if (this.known.has(id)) this.hide(this.known.get(id));
+      if (this.known.has(id)) this.still.went(uncheck(this.known.get(id)));
     }
     for (const row of [...(changed?.children ?? [])]) this.put(document.adoptNode(row));
-    for (const row of this.list.children) if (Date.parse(row.dataset.expires) <= Date.now()) this.hide(row);
-    const [before, after] = [document.getElementById("deleted"), page.getElementById("deleted")];
-    if (before?.dataset.ids !== after?.dataset.ids) {
-      if (after) { after.open = before?.open ?? false; localize(after); }
-      if (before && after) before.replaceWith(document.adoptNode(after));
-      else if (after) this.list.parentElement.before(document.adoptNode(after));
-      else before.remove();
-    }
-    this.count();
+    for (const row of this.list.children) if (Date.parse(row.dataset.expires) <= Date.now()) this.still.went(uncheck(row));
+    this.bin(page.getElementById("deleted"));
+  }
+
+  // The deleted files that can be brought back. Their line has a place of its own; as a list it waits.
+  bin(after) {
+    const before = document.getElementById("deleted");
+    const same = before?.dataset.ids === after?.dataset.ids;
+    this.late = !same && this.still.held && (before?.open || before?.contains(document.activeElement));
+    if (same || this.late) return;
+    before?.remove();
+    if (!after) return;
+    after.open = before?.open ?? false;
+    localize(after);
+    document.getElementById("line").prepend(document.adoptNode(after));
   }
 
   // A row as it is now, in its place; one that was not here goes where its time says.
   put(row) {
     const before = this.known.get(row.dataset.id);
+    const filtered = ["q", "kind", "grant"].some((name) => new URL(location).searchParams.get(name));
     this.gone.delete(row.dataset.id);
-    const place = before ?? [...this.list.children].find((each) => each.dataset.created < row.dataset.created);
-    const filtered = ["q", "kind"].some((name) => new URL(location).searchParams.get(name));
-    if (!before && (!place || !this.live || filtered)) return;
+    if (!before && (!this.live || filtered)) return;
     localize(row);
     this.offerDelete(row);
     this.known.set(row.dataset.id, row);
-    if (!before) { place.before(row); return; }
-    row.querySelector("input").checked = before.querySelector("input").checked;
+    if (!before) { this.insert(row); return; }
+    uncheck(row, before.querySelector("input").checked);
     const held = before.contains(document.activeElement);
+    const late = !isShown(before);
     before.replaceWith(row);
+    if (late) this.still.came(row);
     if (held) row.querySelector(".name").focus();
   }
 
   choose() {
     const form = document.getElementById("chosen");
     const remove = form.querySelector(".danger");
-    document.addEventListener("change", (event) => { if (event.target.name === "id") this.count(); });
+    document.addEventListener("change", (event) => { if (event.target.name === "id") this.tell(); });
     form.addEventListener("submit", (event) => {
       if (event.submitter !== remove || this.asking) return;
       event.preventDefault();
       this.remove(this.chosen());
     });
-    this.count();
+    this.tell();
   }
 
-  chosen() { return [...this.list.children].filter((row) => row.querySelector("input").checked && !row.hidden); }
+  chosen() { return [...this.list.children].filter((row) => row.querySelector("input").checked && isShown(row)); }
 
-  count() {
+  // How many are chosen, and that there is nothing.
+  tell() {
     const many = this.chosen().length;
+    document.getElementById("empty").hidden = [...this.list.children].some((row) => !row.hidden) || document.getElementById("more") !== null;
     document.body.classList.toggle("picking", many > 0);
     document.getElementById("count").textContent = `${many} selected`;
   }
@@ -162,7 +204,7 @@ class Files {
       const name = row.querySelector(".name").textContent;
       const button = element("button", { type: "button", className: "danger" }, "Delete");
       button.setAttribute("aria-label", `Delete ${name}`);
-      button.addEventListener("click", () => this.remove([row]));
+      button.addEventListener("click", (event) => { if (event.detail < 2) this.remove([row]); }); // a double click is one
       row.querySelector(".row-actions").append(button);
     }
   }
@@ -172,21 +214,20 @@ class Files {
     if (!rows.length) return;
     if (!this.grace) { this.ask(rows); return; }
     this.withdraw();
-    for (const row of rows) this.hide(row);
-    this.count();
-    const shown = [...this.list.children].filter((row) => !row.hidden);
+    for (const row of rows) uncheck(row).hidden = true; // it stays, for it may come back
+    this.tell();
+    const shown = [...this.list.children].filter(isShown);
     const last = shown.find((row) => rows.at(-1).compareDocumentPosition(row) & 4) ?? shown.at(-1); // 4: it follows
     const text = rows.length === 1 ? `${rows[0].querySelector(".name").textContent} deleted` : `${rows.length} files deleted`;
     const deleted = this.send(rows, "DELETE", "?undo", [202, 204, 404]);
     this.offer(rows, text, last, deleted);
     const failed = await deleted;
     for (const row of failed) row.hidden = false;
+    this.tell();
     if (failed.length) announce(`${failed.length} could not be deleted`);
     if (failed.length === rows.length) this.withdraw();
     this.look();
   }
-
-  hide(row) { row.hidden = true; row.querySelector("input").checked = false; } // it stays, for it may come back
 
   // Nothing can be undone here: the server's own page asks first.
   ask(rows) {
@@ -202,7 +243,7 @@ class Files {
     const failed = [];
     await Promise.all(rows.map(async (row) => {
       try {
-        const answer = await fetch(`/files/${row.dataset.id}${what}`, { method, headers: formToken(), keepalive: true });
+        const answer = await fetch(`/files/${row.dataset.id}${what}`, { method, headers: ours(), keepalive: true });
         if (!wanted.includes(answer.status)) failed.push(row);
       } catch { failed.push(row); }
     }));
@@ -236,8 +277,14 @@ class Files {
     const failed = await this.send(rows, "POST", "/undo", [204]);
     const back = rows.filter((row) => !failed.includes(row)).map((row) => this.known.get(row.dataset.id));
     for (const row of back) { row.hidden = false; this.gone.delete(row.dataset.id); }
+    this.tell();
     back[0]?.querySelector(".name").focus();
     this.look();
     announce(failed.length ? `${failed.length} could not be brought back` : "Not deleted");
   }
+}
+
+function uncheck(row, checked = false) {
+  row.querySelector("input").checked = checked;
+  return row;
 }

@@ -1,4 +1,4 @@
-// Ways in: picker, folder, camera, drop and paste. Each gives pairs of a file and the folder it was in.
+// Ways in: picker, folder, gallery, camera, drop and paste. Each gives pairs of a file and the folder it was in.
 
 import { element } from "./words.js";
 
@@ -9,7 +9,9 @@ export function listen(form, take) {
   takeFrom(picker, take);
   const ways = document.getElementById("ways");
   ways.append(...way("Choose a folder", "folder", { webkitdirectory: true, multiple: true }, take));
-  ways.append(...way("Take a photo or video", "camera", { accept: "image/*,video/*" }, take));
+  const seen = (picker.accept || "image/*,video/*").split(",").filter((type) => /^(image|video)/.test(type)).join();
+  if (seen) ways.append(...way("Photos and videos", "gallery", { accept: seen, multiple: true }, take));
+  if (seen) ways.append(...way("Camera", "camera", { accept: seen }, take));
   zone.querySelector(".plain").textContent = ", drop them here, or paste";
   form.addEventListener("submit", (event) => event.preventDefault());
   drops(zone, take);

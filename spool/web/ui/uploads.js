@@ -1,6 +1,6 @@
 // Uploads by tus: each goes on where it stood, after a pause, a lost network, a killed server or a reload of the page.
 
-import { announce, duration, element, formToken, size } from "./words.js";
+import { announce, duration, element, ours, size } from "./words.js";
 import { limitsOf, refusal } from "./refusals.js";
 import { listen } from "./picking.js";
 
@@ -9,13 +9,15 @@ const RETRIES = [0, 500, 1000, 2000, 4000, 8000, 15000, 15000, 15000, 15000];
 const SPAN = 4000; // milliseconds over which speed is told
 const FINAL = [400, 401, 403, 404, 405, 410, 412, 413, 415, 422, 460]; // another try would be answered the same
 
-// `stored` gets each file that is there now, and where to delete it if that was told; `refused` is called when none is.
-export function begin(form, stored, refused = () => {}) {
-  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused });
+// `stored` gets each file that is there now, and where to delete it if that was told; `refused` is called when none is;
+// `unproven` says what to do where the server no longer knows who sends.
+export function begin(form, { stored, refused = () => {}, unproven }) {
+  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused, unproven });
   listen(form, (found) => uploads.take(found));
   window.addEventListener("online", () => uploads.wake());
   window.addEventListener("beforeunload", (event) => { if (uploads.running()) event.preventDefault(); });
   uploads.remember();
+  return uploads;
 }
 
 class Uploads {
@@ -104,7 +106,7 @@ class Item {
     const metadata = { filename: this.file.name, ...(this.file.type && { filetype: this.file.type }) };
     return {
       endpoint: this.uploads.endpoint,
-      headers: formToken(),
+      headers: ours(),
       metadata: this.folder ? { ...metadata, folder: this.folder } : metadata,
       retryDelays: RETRIES,
       removeFingerprintOnSuccess: true,
@@ -145,8 +147,10 @@ class Item {
 
   fail(error) {
     const status = error.originalResponse?.getStatus();
-    const why = FINAL.includes(status) ? reason(error) : "The server cannot be reached. It goes on when you say so, or when the network is back.";
-    this.tell(FINAL.includes(status) ? "refused" : "failed", why);
+    const [refused, unproven] = [FINAL.includes(status), status === 401];
+    const away = "The server cannot be reached. It goes on when you say so, or when the network is back.";
+    const why = unproven ? this.uploads.unproven : refused ? reason(error) : away;
+    this.tell(refused && !unproven ? "refused" : "failed", why);
     announce(`${this.file.name}: ${why}`);
     this.uploads.refused();
     this.uploads.next();
@@ -168,7 +172,7 @@ class Item {
     this.uploads.drop(this);
     if (keep) return;
     if (this.remembered) tus.defaultOptions.urlStorage.removeUpload(this.remembered.urlStorageKey);
-    if (url) await tus.Upload.terminate(url, { headers: formToken(), retryDelays: RETRIES.slice(0, 3) }).catch(() => {});
+    if (url) await tus.Upload.terminate(url, { headers: ours(), retryDelays: RETRIES.slice(0, 3) }).catch(() => {});
     for (const each of (await this.upload?.findPreviousUploads()) ?? []) tus.defaultOptions.urlStorage.removeUpload(each.urlStorageKey);
   }
 
@@ -207,7 +211,7 @@ function reason(error) {
   try {
     const { detail, title } = JSON.parse(error.originalResponse.getBody());
     const text = detail || title;
-    return `${text[0].toUpperCase()}${text.slice(1)}.`;
+    return `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
   } catch {
     return "The server refused it.";
   }

@@ -39,7 +39,8 @@ export function announce(text) {
   if (place) place.textContent = text;
 }
 
-export function formToken() {
+// The headers of a request by a page of ours, which its reader is not to be asked about in a window of the browser.
+export function ours() {
   const token = document.querySelector('meta[name="form-token"]').content;
-  return token ? { "X-Form-Token": token } : {};
+  return { "X-Requested-With": "XMLHttpRequest", ...(token && { "X-Form-Token": token }) };
 }
