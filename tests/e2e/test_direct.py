@@ -258,6 +258,7 @@ def test_newcomer_takes_the_upload_over(server: Server, idle: int) -> None:
     with begun(server, patch(path)) as client:
         assert offset(server, path) == SENT
         assert answer(client).startswith(b"HTTP/1.1 409 ")
+    assert curl("-X", "DELETE", "-H", "Tus-Resumable: 1.0.0", server.url + path).status == 204
     eventually(lambda: len(server.descriptors()) <= idle)
 
 
