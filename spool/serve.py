@@ -33,7 +33,7 @@ from spool.ingest import Ingest
 from spool.metrics import Metrics
 from spool.model import Allowance, By
 from spool.policy import Policy
-from spool.process import keep_freed_memory, raise_descriptor_limit
+from spool.process import collect_less_often, keep_freed_memory, raise_descriptor_limit
 from spool.rates import Rates
 from spool.resumption import Resumption
 from spool.sniff import MagicSniffer
@@ -321,6 +321,7 @@ async def answer(  # noqa: PLR0913  # the two composition roots name each of the
     try:
         close = await listen(runner)
         ready(runner, most)
+        collect_less_often()
         await jobs.spawn(site.guests.watch())
         if certificate:
             await jobs.spawn(certificate.reload_for_ever())

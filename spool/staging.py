@@ -102,8 +102,11 @@ async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncI
             batch, length, enough, since = [], 0, size(), clock()
     if batch:
         yield batch
-    if not isinstance(ending, StopAsyncIteration):
-        raise ending
+    try:
+        if not isinstance(ending, StopAsyncIteration):
+            raise ending
+    finally:
+        del ending  # its traceback has this frame: a cycle that would keep the request and its bytes for a while
 
 
 def size_of(batch: Iterable[bytes]) -> int:

@@ -78,7 +78,7 @@ class Parser:
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._buffer = b"\r\n"
         self._at = 0
-        self._step: Callable[[list[Event]], bool] = self._preamble
+        self._step: Callable[[Parser, list[Event]], bool] = Parser._preamble  # no bound method: it would be a cycle
         self._skipped = b""
         self._fresh = False
         self._parts = 0
@@ -89,7 +89,7 @@ class Parser:
         """What `data` completes. Raises BadRequest, TooLarge for an exceeded limit, BadType for an encoded part."""
         self._buffer = self._buffer + data if self._buffer else data
         events: list[Event] = []
-        while self._step(events):
+        while self._step(self, events):
             pass
         self._buffer = self._buffer[self._at :]
         self._at = 0
@@ -97,7 +97,7 @@ class Parser:
 
     def close(self) -> None:
         """The body has ended. Raises CutOff unless the closing delimiter was seen."""
-        if self._step != self._epilogue:
+        if self._step is not Parser._epilogue:
             raise CutOff("the form ended before its closing boundary")
 
     def _preamble(self, _events: list[Event]) -> bool:
@@ -122,7 +122,7 @@ class Parser:
         self._at = end + 2  # a delimiter may start with the CRLF of the empty line: its part has no body
         self._fresh = True
         self._begin(headers, events)
-        self._step = self._body
+        self._step = Parser._body
         return True
 
     def _begin(self, headers: Mapping[str, str], events: list[Event]) -> None:
@@ -190,10 +190,10 @@ class Parser:
 
     def _pass_delimiter(self, *, closing: bool) -> None:
         if closing:
-            self._step = self._epilogue
+            self._step = Parser._epilogue
             return
         self._count_part()
-        self._step = self._headers
+        self._step = Parser._headers
 
     def _count_part(self) -> None:
         self._parts += 1

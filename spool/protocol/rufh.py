@@ -260,8 +260,11 @@ def _parse_integer(head: Head, name: str) -> int | None:
 
 def _parse_item(head: Head, name: str) -> object:
     """The value of an Item; None if the field is absent or cannot be read, which is the same (RFC 9651 §4.2)."""
+    field = head.headers.get(name)
+    if field is None:
+        return None
     try:
-        value, _ = cast("tuple[object, object]", http_sf.parse(head.headers.get(name, "").encode(), tltype="item"))
+        value, _ = cast("tuple[object, object]", http_sf.parse(field.encode(), tltype="item"))
     except (http_sf.StructuredFieldError, ValueError):
         return None
     return value

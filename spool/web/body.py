@@ -55,7 +55,7 @@ class Body:
         if (self._declared or 0) > max_size:
             raise TooLarge(f"the request is larger than {max_size} bytes", limit=max_size)
         self._gathering = _Gathering(request.transport)
-        self._pace = _Pace(limits, self.interrupt, self._gathering.stop)
+        self._limits = limits
         self._metrics = request.app[SITE].metrics
         self._interruption: Exception | None = None
         self.size = 0
@@ -69,27 +69,28 @@ class Body:
         """
         await self._send_continue()
         self._asked_at = monotonic()
+        pace = _Pace(self._limits, self.interrupt, self._gathering.stop)  # not ours: it would be a cycle
         content = self._request.content
         if content.is_eof() and content.exception() is None and (chunk := content.read_nowait()):  # all of it is here
-            self._count(chunk)
+            self._count(chunk, pace)
             yield chunk
         try:
             while not content.at_eof():
                 ending: Exception | None = None
                 self._gather()
                 try:
-                    with self._pace.waiting(), _readable():
+                    with pace.waiting(), _readable():
                         chunk = await content.readany()  # all that is there: readchunk gives tiny chunks one by one
                 except Exception as error:  # noqa: BLE001  # it is raised below
                     ending = self._interruption or error
                     chunk = content._read_nowait(-1)  # noqa: SLF001  # aiohttp would lose what it has read
                 if chunk:
-                    self._count(chunk)
+                    self._count(chunk, pace)
                     yield chunk
                 if ending is not None:
                     raise ending
         finally:
-            self._pace.stop()
+            pace.stop()
             self._gathering.stop()
         if self._declared is not None and self.size != self._declared:
             raise CutOff(f"{self._declared} bytes were declared, but {self.size} came")
@@ -104,12 +105,12 @@ class Body:
         self._interruption = error
         self._request.content.set_exception(TimeoutError())  # of all errors aiohttp expects this one when it lingers
 
-    def _count(self, chunk: bytes) -> None:
+    def _count(self, chunk: bytes, pace: _Pace) -> None:
         if not self.size:
             self._metrics.first_byte.observe(monotonic() - self._asked_at)
         self.size += len(chunk)
         self._metrics.received_bytes += len(chunk)
-        self._pace.received(len(chunk))
+        pace.received(len(chunk))
         if len(chunk) >= _FAST:
             self._read_more()
         if self.size > self._max_size:

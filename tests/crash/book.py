@@ -83,7 +83,8 @@ class Book:
     def check(self, listed: dict[str, dict[str, Any]]) -> None:
         """Exactly what was ever settled as kept is listed, and under the right digest."""
         expected = {name: (file.size, file.sha256) for name, file in self.kept.items()}
-        assert {name: (record["size"], record["sha256"]) for name, record in listed.items()} == expected
+        found = {name: (record["size"], record["sha256"]) for name, record in listed.items()}
+        assert found == expected, f"not both listed and expected: {dict(found.items() ^ expected.items())}"
 
 
 def listing(server: Server) -> dict[str, dict[str, Any]]:
@@ -105,18 +106,22 @@ def check_bytes(server: Server, files: Iterable[Content], listed: dict[str, dict
 
 
 def unaccounted(server: Server) -> set[str]:
-    """The names on the disk that belong to no file and no open upload, and those that are missing there."""
+    """The names on the disk that belong to no file and no open upload, and those that are missing there.
+
+    Those too of uploads that are complete: the next sweep makes files of them, however long after their client left.
+    """
     with closing(sqlite3.connect(f"{(server.dir / 'index.db').as_uri()}?mode=ro", uri=True)) as index:
         rows = index.execute(
             "SELECT key, size, 'file' FROM files WHERE body IS NULL UNION ALL "
             "SELECT key, size, 'file' FROM hidden WHERE body IS NULL UNION ALL "
             "SELECT key, offset, state FROM uploads WHERE state <> 'finished' AND offset > 0"
         ).fetchall()
+        complete = {key for [key] in index.execute("SELECT key FROM uploads WHERE state = 'complete' AND partial = 0")}
         empty = {key for [key] in index.execute("SELECT key FROM uploads WHERE state = 'open' AND offset = 0")}
     blobs = server.blobs()
     kept = {key: (size, state) for key, size, state in rows}
     missing = {key for key, (size, state) in kept.items() if not _is_there(blobs.get(key), size, state)}
-    return missing | (blobs.keys() - kept.keys() - empty)
+    return missing | complete | (blobs.keys() - kept.keys() - empty)
 
 
 def _is_there(found: int | None, size: int, state: str) -> bool:
