@@ -127,7 +127,7 @@ class Ingest:
             body = b"".join(held)
             update(hashes, body)  # quick enough for the event loop, for it is small
             return _Arrival(Staged(len(body)), media_type, digests(hashes), body)
-        first = [batch for batch in (held, more) if batch]
+        first = [[*held, *(more or [])]]
         del held, more  # or they would be kept until the upload ends
         staged, found = await self._stage(key, hashes, _chain(first, source), reservation)
         return _Arrival(staged, media_type, found)
@@ -197,7 +197,10 @@ class Ingest:
             _verify(upload)
         now = self._clock()
         steps = [self._make_live(up, self._file(up, now)) for up in uploads if not self._is_inline(up)]
-        outcomes = await asyncio.gather(*steps, return_exceptions=True) if steps else []
+        if len(steps) == 1:
+            await steps[0]
+            return
+        outcomes = await asyncio.gather(*steps, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome

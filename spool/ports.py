@@ -73,8 +73,11 @@ class BlobWriter(Protocol):
         Few large batches are cheaper than many small ones.
         """
 
-    async def sync(self) -> Staged:
-        """All that was written is on stable storage. An error is final: the staged bytes must not be trusted again."""
+    async def sync(self, last: Sequence[bytes] = (), see: Callable[[bytes], None] | None = None) -> Staged:
+        """All that was written is on stable storage, and so is `last`, which is appended in the same step.
+
+        An error is final: the staged bytes must not be trusted again.
+        """
 
     async def aclose(self) -> None:
         """No write of this writer is running or will run. Idempotent; completes even if the caller is cancelled."""

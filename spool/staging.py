@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -67,17 +66,31 @@ class Stage:
         self._writer = writer
         self._hashes = hashes
         self._synced = synced
+        self._since = 0.0
+        self._first: Sequence[bytes] | None = None
 
     async def write(self, batch: Sequence[bytes]) -> None:
-        """The batch is being hashed and written."""
-        await self._writer.write(batch, partial(update, self._hashes))
+        """The batch is being hashed and written. The first one waits: it may be all there is, and then is one step."""
+        if self._first is None:
+            self._first = batch
+            return
+        if self._first:
+            first, self._first = self._first, ()
+            await self._writer.write(first, self._see)
+            del first
+        await self._writer.write(batch, self._see)
 
     async def finish(self) -> tuple[Staged, dict[str, bytes]]:
         """What is staged, durably, and its digests. More may be written afterwards."""
-        start = monotonic()
-        staged = await self._writer.sync()
-        self._synced(monotonic() - start)
+        self._since = monotonic()
+        last, self._first = self._first or (), None
+        staged = await self._writer.sync(last, self._see)
+        self._synced(monotonic() - self._since)
         return staged, digests(self._hashes)
+
+    def _see(self, data: bytes) -> None:
+        update(self._hashes, data)
+        self._since = monotonic()  # what is left of the step is to write this, and the sync
 
 
 async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
@@ -115,13 +128,10 @@ def size_of(batch: Iterable[bytes]) -> int:
 
 
 async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[bytes] | None:
-    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small.
-
-    If what is held is not small, nothing is waited for, and the batch is empty.
-    """
+    """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small."""
     size = size_of(held)
     if size > _SMALL:
-        return []
+        return await anext(source, [])
     async for batch in source:
         size += size_of(batch)
         if size > _SMALL:

@@ -171,9 +171,9 @@ class Writer:
         await self._before("write", self._key)
         await self._writer.write(batch, see)
 
-    async def sync(self) -> Staged:
+    async def sync(self, last: Sequence[bytes] = (), see: Callable[[bytes], None] | None = None) -> Staged:
         await self._before("sync", self._key)
-        return await self._writer.sync()
+        return await self._writer.sync(last, see)
 
 
 class FailingIndex:
@@ -311,7 +311,7 @@ async def test_cancelled_verb_leaves_nothing(bench: Bench, verb: str) -> None:
             return "audio/mpeg"
 
     ingest = bench.ingest(blobs=Blobs(bench.blobs, block), sniffer=BlockingSniffer())
-    task = asyncio.ensure_future(receive(ingest, Source(bytes(5000), bytes(MIB))))
+    task = asyncio.ensure_future(receive(ingest, Source(bytes(5000), bytes(6 * MIB), bytes(MIB))))
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -349,12 +349,12 @@ async def test_failing_store_leaves_nothing(bench: Bench, verb: str, error: type
 
     ingest = bench.ingest(blobs=Blobs(bench.blobs, fail))
     with pytest.raises(error):
-        await receive(ingest, Source(bytes(5000), bytes(MIB)))
+        await receive(ingest, Source(bytes(5000), bytes(6 * MIB), bytes(MIB)))
     assert await bench.holds_nothing(ingest)
 
 
-@pytest.mark.parametrize(("body", "verbs"), [(LARGE, 4), (b"data", 1)])
-async def test_upload_is_active_before_its_first_byte(bench: Bench, body: bytes, verbs: int) -> None:
+@pytest.mark.parametrize(("body", "verbs"), [(Source(LARGE, bytes(6 * MIB), LARGE), 5), (LARGE, 3), (b"data", 1)])
+async def test_upload_is_active_before_its_first_byte(bench: Bench, body: Source | bytes, verbs: int) -> None:
     seen: list[bool] = []
 
     async def look(_verb: str, key: Key) -> None:

@@ -101,8 +101,8 @@ class Writer(Gated):
         self._key = key
         self._synced = synced
 
-    async def sync(self) -> Staged:
-        staged: Staged = await self._call(self._inner.sync, (), {})
+    async def sync(self, *last: Any) -> Staged:
+        staged: Staged = await self._call(self._inner.sync, last, {})
         self._synced[self._key] = staged.offset
         return staged
 

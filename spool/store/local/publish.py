@@ -95,7 +95,6 @@ class Publisher:
 def _write(blob: StagedBlob | None, body: bytes) -> None:
     if blob is None:
         raise Unavailable("the upload was discarded")
-    blob.open()
     blob.write([body])
 
 

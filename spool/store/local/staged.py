@@ -59,11 +59,9 @@ class StagedBlob(ABC):
         self._can_copy = hasattr(os, "copy_file_range")
 
     def open(self) -> None:
-        """It can be written. Raises Unavailable if it was closed meanwhile."""
-        with self._lock:
-            if self._over:
-                raise Unavailable("the upload was discarded")
-            self._fd = self._open()
+        """It can be written; whatever writes to it opens it, too. Raises Unavailable if it was closed meanwhile."""
+        with self._locked():
+            pass
 
     @abstractmethod
     def _open(self) -> int: ...
@@ -171,8 +169,10 @@ class StagedBlob(ABC):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with self._lock:
-            if self._fd < 0:
+            if self._over:
                 raise Unavailable("the upload was discarded")
+            if self._fd < 0:
+                self._fd = self._open()
             yield
 
 

@@ -57,7 +57,8 @@ class LocalStore:
         # Known before it is opened: of two who ask at once, the second takes over from the first, whoever opens first.
         blob = self._staged[key] = self._new_blob(key, at)
         try:
-            await _open_to_write(blob, executor=self._writers)
+            if at is not None:  # a new one is opened by its first write, which saves the trip to a thread
+                await _open_to_write(blob, executor=self._writers)
         except BaseException:
             await self._close(blob)
             raise
@@ -177,9 +178,9 @@ class LocalStore:
         """`size` bytes of the staged blob `key`, from `start` on, are appended to `blob`. Raises Unavailable."""
         await _copy(self._layout, blob, (key, self._staged.get(key)), start, size, executor=self._writers)
 
-    async def sync(self, blob: StagedBlob) -> int:
-        """What was written to `blob` is durable; its size."""
-        return await _sync(blob, executor=self._writers)
+    async def sync(self, blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> int:
+        """What was written to `blob` is durable, and so is `batch`, which is appended; its size."""
+        return await _sync(blob, batch, see, executor=self._writers)
 
     async def release(self, blob: StagedBlob) -> None:
         """Its writer is done: one that can be opened again is closed, another one is kept open for its commit."""
@@ -198,7 +199,7 @@ class LocalWriter:
     def __init__(self, blob: StagedBlob, store: LocalStore) -> None:
         self._blob = blob
         self._store = store
-        self._writing: asyncio.Future[None] | None = None
+        self._writing: asyncio.Future[None] | asyncio.Future[int] | None = None
 
     async def absorb(self, key: Key, at: Staged) -> None:
         # In steps, so that what is cancelled soon ends, and other writers have their turn. An empty blob is one step.
@@ -212,9 +213,10 @@ class LocalWriter:
         await self._written()
         self._writing = asyncio.ensure_future(self._store.write(self._blob, batch, see))
 
-    async def sync(self) -> Staged:
+    async def sync(self, last: Sequence[bytes] = (), see: Callable[[bytes], None] | None = None) -> Staged:
         await self._written()
-        return Staged(await self._store.sync(self._blob))
+        self._writing = syncing = asyncio.ensure_future(self._store.sync(self._blob, last, see))
+        return Staged(await asyncio.shield(syncing))
 
     async def aclose(self) -> None:
         await asyncio.shield(self._aclose())
@@ -257,8 +259,9 @@ def _copy(layout: Layout, blob: StagedBlob, source: tuple[Key, StagedBlob | None
 
 
 @wrap
-def _sync(blob: StagedBlob) -> int:
+def _sync(blob: StagedBlob, batch: Sequence[bytes], see: Callable[[bytes], None] | None) -> int:
     with translated():
+        blob.write(batch, see)
         return blob.sync()
 
 
@@ -345,7 +348,6 @@ def _probe(layout: Layout) -> None:
     blob = NamedBlob(probe_key(), layout.incoming)
     with translated():
         try:
-            blob.open()
             blob.write([b"probe"])
             blob.sync()
         finally:
