@@ -85,6 +85,10 @@ class Guests:
         if rate is not None and rate.exceeded:
             detail = f"a link takes {GUESSES} tries of its pass phrase a minute"
             raise RateLimited(detail, rate.reset, limit=GUESSES, window=60)
+        # A client that vanishes does not end its look, and so must not let the next one begin.
+        return await asyncio.shield(asyncio.ensure_future(self._look_alone(passphrase, hash_)))
+
+    async def _look_alone(self, passphrase: str, hash_: str) -> bool:
         async with self._looking:
             return await asyncio.to_thread(is_passphrase, passphrase, hash_)
 

@@ -74,7 +74,7 @@ class BlobWriter(Protocol):
         """
 
     async def sync(self, last: Sequence[bytes] = (), see: Callable[[bytes], None] | None = None) -> Staged:
-        """All that was written, and `last` after it, is on stable storage. After an error no staged byte is."""
+        """What was written, and `last` behind it, is on stable storage. An error is final: trust none of it then."""
 
     async def aclose(self) -> None:
         """No write of this writer is running or will run. Idempotent; completes even if the caller is cancelled."""

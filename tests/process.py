@@ -123,7 +123,8 @@ class Server:
         return self.log_path.read_text()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
+        whole = self.log().rpartition("\n")[0]  # the last line may be written just now
+        lines = (json.loads(line) for line in whole.splitlines() if line.startswith("{"))
         return [line for line in lines if line["event"] == name]
 
     def rss(self) -> int:

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from spool.errors import NotFound
 from spool.model import FileQuery
 
-from .model.book import Book, Seen
+from .model.book import ALL, Book, Seen
 from .model.operations import (
     LONG,
     OWNERS,
@@ -33,7 +34,9 @@ from .model.operations import (
     deletes,
     edits,
     endings,
+    hides,
     puts,
+    undone,
 )
 from .model.process import Clock, Process
 from .process import EFFORT
@@ -92,7 +95,7 @@ class Spool(RuleBasedStateMachine):
     def resume(self, operation: Operation) -> None:
         self.run(self._calmly(operation))
 
-    @rule(operation=deletes | edits | cancels)
+    @rule(operation=deletes | edits | cancels | hides | undone)
     def change(self, operation: Operation) -> None:
         self.run(self._calmly(operation))
 
@@ -117,7 +120,7 @@ class Spool(RuleBasedStateMachine):
     def crash_one(self, operation: Operation, calls: int, power: bool) -> None:  # noqa: FBT001
         self.run(self._crash([operation], [], calls, power=power))
 
-    @rule(operation=deletes | edits | cancels, calls=st.integers(0, 4), power=st.booleans())
+    @rule(operation=deletes | edits | cancels | hides | undone, calls=st.integers(0, 4), power=st.booleans())
     def crash_change(self, operation: Operation, calls: int, power: bool) -> None:  # noqa: FBT001
         self.run(self._crash([operation], [], calls, power=power))
 
@@ -234,6 +237,7 @@ class Spool(RuleBasedStateMachine):
             assert await process.content(file) == book.files[tag].content, f"{tag} has lost its bytes"
         listed = [file.id async for file in process.catalog.walk(FileQuery(limit=4))]
         assert Counter(listed) == Counter(kept.id for kept in book.files.values() if not book.over(kept.expires_at))
+        await self._check_hidden(seen)
         await self._check_uploads(seen)
         await self._check_answers()
         for owner, who in OWNERS.items():
@@ -243,6 +247,23 @@ class Spool(RuleBasedStateMachine):
         assert not process.ingest.active
         assert not process.admission.running
         assert not process.resumption._turns._queues
+
+    async def _check_hidden(self, seen: Seen) -> None:
+        book, process = self.book, self.process
+        assert seen.hidden.keys() == book.hidden.keys()
+        self.counts["hidden files compared"] += len(book.hidden)
+        for tag, (file, until) in seen.hidden.items():
+            assert book.hidden[tag].file.agrees(file), f"{file} should be {book.hidden[tag].file}"
+            assert until == book.hidden[tag].until
+            with pytest.raises(NotFound):
+                await process.catalog.file(file.id)
+            if not file.inline:
+                with await process.store.open(file.key) as blob:
+                    assert blob.read() == book.hidden[tag].file.content, f"{tag} is hidden, and has lost its bytes"
+        told = [(until, file.id) for file, until in await process.catalog.hidden(ALL)]
+        undoable = [(hid.until, hid.file.id) for hid in book.hidden.values() if not book.over(hid.until)]
+        assert Counter(told) == Counter(undoable)
+        assert [until for until, _ in told] == sorted((until for until, _ in told), reverse=True)
 
     async def _check_uploads(self, seen: Seen) -> None:
         coming = {upload.tag: upload for upload in self.book.coming.values()}
@@ -263,13 +284,13 @@ class Spool(RuleBasedStateMachine):
                 assert (answer and [file.id for file in answer.files]) == (told and told.ids)
 
     async def _check_disk(self) -> None:
-        """After a sweep there is exactly what files and uploads name, and each content once."""
-        book, seen = self.book, await Seen.look(self.process)
+        """After a sweep there is exactly what files, hidden or not, and uploads name."""
+        seen = await Seen.look(self.process)
         live = Counter(name for _, _, names in os.walk(self.root / "blobs") for name in names)
-        blobs = {tag: file for tag, file in seen.files.items() if not file.inline}
-        assert live == Counter({file.key: 1 for file in blobs.values()}), "bytes without a record, or none"
-        assert len(live) == len({book.files[tag].content for tag in blobs}), "equal bytes are kept twice"
-        self.counts["files in the index"] += len(seen.files) - len(blobs)
+        hidden = [file for file, _ in seen.hidden.values()]
+        blobs = [file for file in (*seen.files.values(), *hidden) if not file.inline]
+        assert live == Counter({file.key for file in blobs}), "bytes without a record, or none"
+        self.counts["files in the index"] += len(seen.files) + len(hidden) - len(blobs)
         self.counts["files in blobs"] += len(blobs)
         staged = {path.name for path in self.root.glob("incoming/*")}
         assert {row.key for row in seen.uploads.values() if row.staged.offset} <= staged

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PAUSE: Final = 1.0
 """Seconds in which none is taken after the system had no room for one more, as in asyncio."""
+_CROWDED: Final = 0.01
+"""Seconds after which one that no worker could take is dealt again."""
 
 
 class Dealer:
@@ -27,6 +29,8 @@ class Dealer:
         self._seats: deque[socket.socket] = deque()
         """Our ends; the next one to be dealt to is the first."""
         self._resting: asyncio.TimerHandle | None = None
+        self._kept: socket.socket | None = None
+        """One that was taken, and that no worker could take; all others wait in the kernel."""
 
     @property
     def seated(self) -> int:
@@ -49,6 +53,9 @@ class Dealer:
         self._seats.clear()
         self._watch()
         self._sockets = ()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -64,14 +71,27 @@ class Dealer:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError:  # no descriptor, or no memory
-            self._resting = asyncio.get_running_loop().call_later(_PAUSE, self._rested)
-            self._watch()
+            self._rest(_PAUSE)
             return
-        with connection:
-            any(self._deal(connection) for _ in range(len(self._seats)))
+        self._give(connection)
+
+    def _give(self, connection: socket.socket) -> None:
+        """A worker has it, or it is kept until one can take it, and meanwhile no other is taken."""
+        if any(self._deal(connection) for _ in range(len(self._seats))):
+            connection.close()
+        else:
+            self._kept = connection
+            self._rest(_CROWDED)
+
+    def _rest(self, seconds: float) -> None:
+        self._resting = asyncio.get_running_loop().call_later(seconds, self._rested)
+        self._watch()
 
     def _rested(self) -> None:
         self._resting = None
+        if self._kept is not None:
+            connection, self._kept = self._kept, None
+            self._give(connection)
         self._watch()
 
     def _deal(self, connection: socket.socket) -> bool:

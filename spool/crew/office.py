@@ -180,18 +180,25 @@ class _Desk:
         self._reservations[number] = reservation
         return reservation.ahead
 
+    def _reservation(self, number: int) -> Reservation:
+        """Raises Unavailable if it was released: whoever asked was cancelled, before the ask came to its turn."""
+        try:
+            return self._reservations[number]
+        except KeyError as error:
+            raise Unavailable("this upload is over") from error
+
     async def _take(self, number: int, size: int) -> int:
-        reservation = self._reservations[number]
+        reservation = self._reservation(number)
         await reservation.take(size)
         return reservation.ahead
 
     async def _hold(self, number: int, size: int) -> int:
-        reservation = self._reservations[number]
+        reservation = self._reservation(number)
         await reservation.hold(size)
         return reservation.ahead
 
     async def _add_file(self, number: int) -> None:
-        await self._reservations[number].add_file()
+        await self._reservation(number).add_file()
 
     def _taken(self, number: int, size: int) -> None:
         self._reservations[number].taken(size)

@@ -62,7 +62,7 @@ class Toll:
         """So many more are with the system."""
 
     async def settle(self) -> None:
-        """No more will be."""
+        """No more will be. Also called if `take` has raised, or was cancelled."""
 
 
 TOLL: Final = web.RequestKey("toll", Toll)
@@ -97,9 +97,9 @@ async def send_file(request: web.Request, file: File) -> web.StreamResponse:
         spans = parse_range(request.headers.get("Range"), file.size)
     if request.method == "HEAD":
         return _head(file, headers)
-    if toll is not None:
-        await toll.take(spans or [Span(0, file.size)])
     try:
+        if toll is not None:
+            await toll.take(spans or [Span(0, file.size)])
         return await _send_body(request, file, headers, spans)
     finally:
         if toll is not None:

@@ -8,6 +8,7 @@ whichever ranges, than that many times the file's, and once more for downloads t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -129,10 +130,13 @@ class _Counted(Toll):
     spans: Sequence[Span] = ()
     begun: int = 0
     ended: int = 0
+    taking: asyncio.Future[None] | None = None
 
     async def take(self, spans: Sequence[Span]) -> None:
-        await self.site.index.take_download(self.link.id, _size(spans), self._lasts(spans))
-        self.spans = spans
+        # What is asked of the index is done, also if the client vanishes meanwhile: `settle` needs to know how it ends.
+        taking = self.site.index.take_download(self.link.id, _size(spans), self._lasts(spans))
+        self.spans, self.taking = spans, asyncio.ensure_future(taking)
+        await asyncio.shield(self.taking)
 
     def begin(self, size: int) -> None:
         self.begun += size
@@ -141,6 +145,11 @@ class _Counted(Toll):
         self.ended += size
 
     async def settle(self) -> None:
+        if self.taking is None:
+            return
+        await asyncio.wait([self.taking])
+        if self.taking.exception() is not None:
+            return
         unsent = _size(self.spans) - self.begun
         lost = self._lasts(self.spans) - self._lasts(_first(self.spans, self.ended))
         if not unsent and not lost:

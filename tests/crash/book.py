@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,18 @@ WAYS: tuple[dict[str, str], ...] = ({}, {"SPOOL_STORAGE_INLINE_MAX": "4096"})
 
 @dataclass(frozen=True)
 class Content:
-    """A file as its client knows it; no two have the same bytes, but those of a few bytes."""
+    """A file as its client knows it; no two have the same bytes, but those of a few bytes. Made by `content`."""
 
     name: str
-    data: bytes = field(repr=False)
+    size: int
+    start: int = field(repr=False)
+    """Where in the noise its bytes are."""
     sha256: str
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes, made anew each time: those of thousands of files together are more than a machine has room for."""
+        return (self.name.encode() + NOISE[self.start : self.start + self.size])[: self.size]
 
 
 @dataclass
@@ -75,7 +82,7 @@ class Book:
 
     def check(self, listed: dict[str, dict[str, Any]]) -> None:
         """Exactly what was ever settled as kept is listed, and under the right digest."""
-        expected = {name: (len(file.data), file.sha256) for name, file in self.kept.items()}
+        expected = {name: (file.size, file.sha256) for name, file in self.kept.items()}
         found = {name: (record["size"], record["sha256"]) for name, record in listed.items()}
         assert found == expected, f"not both listed and expected: {dict(found.items() ^ expected.items())}"
 
@@ -133,8 +140,8 @@ def settle(server: Server, book: Book, uploads: list[Upload]) -> None:
 
 def content(name: str, size: int, start: int = 0) -> Content:
     """A file that begins with its own name, if there is room."""
-    data = (name.encode() + NOISE[start : start + size])[:size]
-    return Content(name, data, hashlib.sha256(data).hexdigest())
+    unhashed = Content(name, size, start, "")
+    return replace(unhashed, sha256=hashlib.sha256(unhashed.data).hexdigest())
 
 
 def form(files: Iterable[Content]) -> bytes:

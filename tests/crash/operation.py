@@ -132,7 +132,7 @@ class Resumable(Operation):
 
     def _run(self, server: Server) -> None:
         if self.create(server):
-            half = len(self.file.data) // 2
+            half = self.file.size // 2
             if self.append(server, self.file.data[:half]) and self.told == half:
                 self.append(server, self.file.data[half:])
 
@@ -151,7 +151,7 @@ class Resumable(Operation):
 
     def append(self, server: Server, piece: bytes) -> bool:
         """Whether the upload goes on behind `piece` now."""
-        last = self.told + len(piece) == len(self.file.data)
+        last = self.told + len(piece) == self.file.size
         head = {**self._own(), "Upload-Offset": str(self.told)}
         if self.dialect == "tus":
             head["Content-Type"] = "application/offset+octet-stream"
@@ -159,13 +159,13 @@ class Resumable(Operation):
             head |= {"Content-Type": "application/partial-upload", "Upload-Complete": f"?{int(last)}"}
         reply = self._ask(server, "PATCH", self.path, piece, **head)
         if reply.status < 300:
-            self.hear(int(reply.headers["Upload-Offset"]) if "Upload-Offset" in reply.headers else len(self.file.data))
+            self.hear(int(reply.headers["Upload-Offset"]) if "Upload-Offset" in reply.headers else self.file.size)
             self.complete = last
         return reply.status < 300
 
     def hear(self, offset: int) -> None:
         """An offset that the server tells is never less than one that it told before."""
-        assert self.told <= offset <= len(self.file.data), f"{self.name} was told {self.told}, and now {offset}"
+        assert self.told <= offset <= self.file.size, f"{self.name} was told {self.told}, and now {offset}"
         self.told = offset
 
     def _own(self) -> dict[str, str]:
@@ -184,7 +184,7 @@ class Resumable(Operation):
         reply = ask(server, "HEAD", self.path, **self._own())
         assert reply.status in (200, 204), (self.name, reply)
         self.hear(int(reply.headers["Upload-Offset"]))
-        if self.told < len(self.file.data):
+        if self.told < self.file.size:
             assert self.append(server, self.file.data[self.told :]), (self.name, self.replies[-1])
         elif self.dialect == "rufh":
             assert reply.headers["Upload-Complete"] == "?1"
@@ -271,7 +271,7 @@ def check_record(server: Server, files: list[Content], listed: Listed) -> None:
     """These are listed with their size and digest, and downloads are identical."""
     for file in files:
         record = listed[file.name]
-        assert (record["size"], record["sha256"]) == (len(file.data), file.sha256), file.name
+        assert (record["size"], record["sha256"]) == (file.size, file.sha256), file.name
     check_bytes(server, files, listed)
 
 

@@ -139,7 +139,7 @@ def test_uploads_do_not_take_the_room_that_deleting_needed(tmp_path: Path) -> No
             assert ask(server, "DELETE", f"/files/{record['id']}").status == 204
         assert not (server.dir / "index.db-reserve").exists()
         again = fill(server)
-        assert sum(len(file.data) for file in again) <= sum(record["size"] for record in small)
+        assert sum(file.size for file in again) <= sum(record["size"] for record in small)
         for record in server.files():
             assert ask(server, "DELETE", f"/files/{record['id']}").status == 204
         server.restart()

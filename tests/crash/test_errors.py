@@ -163,7 +163,7 @@ def test_index_does_not_need_what_a_failed_sync_has_lost(tmp_path: Path) -> None
 def test_bytes_whose_sync_failed_are_sent_again(tmp_path: Path, dialect: str) -> None:
     with Server(tmp_path / "spool", env=ENV) as server:
         upload = Resumable("upload", dialect)
-        half = len(upload.file.data) // 2
+        half = upload.file.size // 2
         assert upload.create(server)
         assert upload.append(server, upload.file.data[:half])
         with slowed(server, "fsync", "error=EIO"):

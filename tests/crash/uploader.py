@@ -61,7 +61,7 @@ class Uploader:
         assert response.status == 201, response.read()
         upload.answered = True
         if "Tus-Resumable" in response.headers:
-            assert int(response.headers["Upload-Offset"]) == len(upload.files[0].data)
+            assert int(response.headers["Upload-Offset"]) == upload.files[0].size
             assert "Content-Location" in response.headers
             response.read()
         else:
@@ -89,7 +89,7 @@ def tus_creation(file: Content) -> dict[str, str]:
     """The head of a request that creates an upload by tus, with or without bytes."""
     return {
         "Tus-Resumable": "1.0.0",
-        "Upload-Length": str(len(file.data)),
+        "Upload-Length": str(file.size),
         "Upload-Metadata": f"filename {base64.b64encode(file.name.encode()).decode()}",
         "Content-Type": "application/offset+octet-stream",
     }

@@ -82,6 +82,24 @@ async def test_worker_says_how_many_connections_it_takes(bench: Bench) -> None:
     assert bench.connections == [7, 7]
 
 
+@pytest.mark.parametrize("draw", ["take", "hold", "add_file"])
+async def test_upload_that_is_cancelled_while_it_asks_for_more_is_no_fault(
+    bench: Bench, caplog: pytest.LogCaptureFixture, draw: str
+) -> None:
+    worker = await bench.hire()
+    with await worker.ledger.admit(ADA, 10) as hold:
+        sizes = () if draw == "add_file" else (20,)
+        asking = asyncio.ensure_future(getattr(hold, draw)(*sizes))
+        await asyncio.sleep(0)
+        asking.cancel()
+    await bench.settle()
+    assert asking.cancelled()
+    assert bench.counted.admission.running == 0
+    assert not caplog.records
+    with await worker.ledger.admit(ADA, 1000):  # all of the quota
+        pass
+
+
 async def test_slots_of_all_workers_are_counted_together(bench: Bench) -> None:
     one, other = await bench.hire(), await bench.hire()
     with await one.ledger.admit(ADA, 10), await other.ledger.admit(ADA, 10):

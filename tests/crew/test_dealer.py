@@ -95,3 +95,30 @@ async def test_worker_that_leaves_takes_what_was_dealt(bench: Bench) -> None:
     bench.dealer.unseat(worker.end)
     worker.hand.close()
     assert await bench.taken(worker, total=1) == [1]
+
+
+async def test_connections_wait_until_a_worker_has_room_for_them(bench: Bench) -> None:
+    workers = [bench.worker() for _ in range(2)]
+    for worker in workers:
+        worker.end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the system's least: a few connections
+        asyncio.get_running_loop().remove_reader(worker.hand._end)  # it stands still
+    bench.connect(40)
+    async with asyncio.timeout(10):
+        while bench.dealer._kept is None:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.001)
+    for worker in workers:
+        worker.hand = Hand(worker.hand._end, lambda worker=worker: worker)
+    assert sum(await bench.taken(*workers, total=40)) == 40
+    for worker in workers:
+        worker.hand.close()
+
+
+async def test_connection_that_nobody_has_taken_is_closed_with_the_rest(bench: Bench) -> None:
+    worker = bench.worker()
+    worker.hand.close()
+    bench.connect()
+    bench.dealer._take(bench.listening)
+    kept = bench.dealer._kept
+    assert kept is not None
+    bench.dealer.close()
+    assert kept.fileno() == -1

@@ -427,7 +427,8 @@ def test_sighup_ends_no_worker_that_begins_and_it_shows_the_newest(secure: Serve
     newest = load_pem_x509_certificate(authority.certificate.read_bytes()).serial_number
     for worker in (another, other):
         eventually(lambda worker=worker: int(serial_shown(secure, authority, worker), 16) == newest)
-    assert len(secure.events("worker.lost")) == 1
+    # Who begins between the two writes of a certificate and its key ends for that, and is replaced.
+    assert -signal.SIGHUP not in [lost["code"] for lost in secure.events("worker.lost")]
 
 
 def test_worker_that_cannot_start_ends_the_server(tmp_path: Path) -> None:

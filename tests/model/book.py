@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
 from spool.errors import NotFound
 from spool.model import FileQuery, Usage
 
-from .operations import OWNERS, PROGRAM, Begin, Cancel, Delete, Edit, Put
+from .operations import GRACE, OWNERS, PROGRAM, Begin, Cancel, Delete, DeleteHidden, Edit, Hide, Put, Restore
 from .process import TTL
 from .turmoil import Turmoil
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from spool.model import File, FileId, Metadata, Resumable, UploadId
+    from spool.hiding import Hidden
+    from spool.model import File, FileId, Key, Metadata, Resumable, UploadId
 
     from .operations import Operation
     from .process import Clock, Process
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LIFETIME = timedelta(hours=24)
 """How long an answer is remembered."""
 ALL = 1000
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -40,13 +41,23 @@ class Kept:
     filename: str
     metadata: Metadata
     expires_at: datetime | None
+    blob: Key | None
+    """None if its bytes are in the index."""
 
     def agrees(self, file: File) -> bool:
         """The record is the file's."""
         record = (file.id, file.owner, file.size, file.sha256, file.filename, file.metadata, file.expires_at)
         digest = hashlib.sha256(self.content).hexdigest()
         mine = (self.id, self.owner, len(self.content), digest, self.filename, self.metadata, self.expires_at)
-        return record == mine and file.damage is None
+        return record == mine and _blob(file) == self.blob and file.damage is None
+
+
+@dataclass
+class Hid:
+    """A file that is hidden."""
+
+    file: Kept
+    until: datetime
 
 
 @dataclass
@@ -93,13 +104,21 @@ class Seen:
     """The rows as they are."""
 
     files: dict[str, File]
+    hidden: dict[str, Hidden]
     uploads: dict[str, Resumable]
 
     @classmethod
     async def look(cls, process: Process) -> Seen:
         files = (await process.db.files(FileQuery(limit=ALL))).items
+        hidden = await process.db.hidden(LONG_AGO, ALL)
         uploads = await process.db.uploads(None, ALL)
-        return cls({str(f.metadata["tag"]): f for f in files}, {str(u.intent.metadata["tag"]): u for u in uploads})
+        seen = cls(
+            {str(f.metadata["tag"]): f for f in files},
+            {str(h.file.metadata["tag"]): h for h in hidden},
+            {str(u.intent.metadata["tag"]): u for u in uploads},
+        )
+        assert not seen.files.keys() & seen.hidden.keys(), "a file is there, and hidden"
+        return seen
 
 
 class Book:
@@ -108,7 +127,8 @@ class Book:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.files: dict[str, Kept] = {}
-        """All that have a row, expired or not."""
+        """All that have a row, expired or not, and are not hidden."""
+        self.hidden: dict[str, Hid] = {}
         self.coming: dict[UploadId, Coming] = {}
         self.finished: dict[UploadId, Coming] = {}
         self.answers: dict[tuple[str, str], Told] = {}
@@ -122,7 +142,8 @@ class Book:
         return expires_at is not None and expires_at <= self.clock()
 
     def usage(self, owner: str) -> Usage:
-        files = [len(file.content) for file in self.files.values() if file.owner == owner]
+        kept = [*self.files.values(), *(hidden.file for hidden in self.hidden.values())]
+        files = [len(file.content) for file in kept if file.owner == owner]
         uploads = [upload.size for upload in self.coming.values() if upload.owner == owner]
         return Usage(len(files), sum(files) + sum(uploads), len(uploads))
 
@@ -147,7 +168,12 @@ class Book:
         turmoil = Turmoil(self, operations, crashed=crashed)
         for operation in operations:
             turmoil.check_told(operation)
-        self._settle_files(seen, operations, turmoil)
+        before, hidden = {**self.files}, {**self.hidden}
+        self.files, self.hidden = {}, {}
+        for kept in before.values():
+            self._settle_file(seen, kept, turmoil)
+        for hid in hidden.values():
+            self._settle_hidden(seen, hid, turmoil)
         for operation in operations:
             if isinstance(operation, Put):
                 self._settle_put(seen, operation)
@@ -155,30 +181,72 @@ class Book:
             await self._settle_upload(process, seen, upload, turmoil)
         for upload in [*self.finished.values()]:
             await self._settle_finished(process, upload, turmoil)
+        self._settle_sharing(before, hidden, turmoil)
         for operation in operations:
             if isinstance(operation, Begin):
                 self._settle_begin(seen, operation)
         self.answers = {key: told for key, told in self.answers.items() if self.answer(*key)}
 
-    def _settle_files(self, seen: Seen, operations: Sequence[Operation], turmoil: Turmoil) -> None:
-        for kept in list(self.files.values()):
-            edits = [op for op in operations if isinstance(op, Edit) and op.tag == kept.tag and op.refusal is None]
-            deletes = [op for op in operations if isinstance(op, Delete) and op.tag == kept.tag]
-            expired = self.over(kept.expires_at)
-            file = seen.files.get(kept.tag)
-            if file is None:
-                assert deletes or (expired and turmoil.sweeping), f"{kept.tag} is lost"
-                del self.files[kept.tag]
-                continue
-            assert not any(op.done or op.refusal for op in deletes), f"{kept.tag} was deleted, and is there"
+    def _settle_file(self, seen: Seen, kept: Kept, turmoil: Turmoil) -> None:
+        deletes, hides = turmoil.at(kept, Delete), turmoil.at(kept, Hide)
+        expired = self.over(kept.expires_at)
+        file, hidden = seen.files.get(kept.tag), seen.hidden.get(kept.tag)
+        if file is None and hidden is None:
+            assert deletes or (expired and turmoil.sweeping), f"{kept.tag} is lost"
+            return
+        assert not any(op.done or op.refusal for op in deletes), f"{kept.tag} was deleted, and is there"
+        if hidden is not None:
+            assert any(op.refusal is None for op in hides), f"nobody has hidden {kept.tag}"
+            self._settle_edits(kept, hidden.file, turmoil)
+            until = self.clock() + GRACE
+            assert hidden.until == (until if kept.expires_at is None else min(until, kept.expires_at))
+            self.hidden[kept.tag] = Hid(kept, hidden.until)
+        elif file is not None:
+            assert not any(op.done for op in hides), f"{kept.tag} was hidden, and is there"
             assert not (expired and turmoil.swept), f"{kept.tag} has expired, and is there"
-            for member in {op.member for op in edits}:
-                of_this = [op for op in edits if op.member == member]
-                allowed = [op.value for op in of_this]
-                if not any(op.done for op in of_this):
-                    allowed.append(getattr(kept, member))
-                assert getattr(file, member) in allowed
-                setattr(kept, member, getattr(file, member))
+            self._settle_edits(kept, file, turmoil)
+            self.files[kept.tag] = kept
+
+    def _settle_edits(self, kept: Kept, file: File, turmoil: Turmoil) -> None:
+        edits = [op for op in turmoil.at(kept, Edit) if op.refusal is None]
+        for member in {op.member for op in edits}:
+            of_this = [op for op in edits if op.member == member]
+            allowed = [op.value for op in of_this]
+            if not any(op.done for op in of_this):
+                allowed.append(getattr(kept, member))
+            assert getattr(file, member) in allowed
+            setattr(kept, member, getattr(file, member))
+
+    def _settle_hidden(self, seen: Seen, hid: Hid, turmoil: Turmoil) -> None:
+        tag = hid.file.tag
+        deletes, restores = turmoil.at(hid.file, DeleteHidden), turmoil.at(hid.file, Restore)
+        if tag in seen.files:
+            assert any(op.refusal is None for op in restores), f"{tag} came back by itself"
+            assert not self.over(hid.until), f"{tag} came back when its time was over"
+            self.files[tag] = hid.file
+        elif tag in seen.hidden:
+            assert not any(op.done for op in restores), f"{tag} was brought back, and is hidden"
+            assert not (self.over(hid.until) and turmoil.swept), f"the time of {tag} is over, and it is hidden"
+            assert seen.hidden[tag].until == hid.until
+            self.hidden[tag] = hid
+        else:
+            assert deletes or (self.over(hid.until) and turmoil.sweeping), f"{tag} was hidden, and is lost"
+            return
+        assert not any(op.done or op.refusal for op in deletes), f"{tag} was deleted, and is there"
+
+    def _settle_sharing(self, before: dict[str, Kept], hidden: dict[str, Hid], turmoil: Turmoil) -> None:
+        """New files have the blob of an equal file that is there, and never that of one that is only hidden."""
+        new = [file for tag, file in self.files.items() if tag not in before and tag not in hidden and file.blob]
+        for content in {file.content for file in new}:
+            blobs = {file.blob for file in new if file.content == content}
+            there = [file for file in before.values() if file.content == content and file.blob]
+            staying = [file for file in there if not (turmoil.leaving(file) or self.over(file.expires_at))]
+            back = [hid.file for hid in hidden.values() if turmoil.at(hid.file, Restore)]
+            shared = blobs & {file.blob for file in [*there, *back]}
+            assert len(blobs - shared) <= (not staying), "equal bytes are kept twice"
+            assert not (blobs - shared) & {hid.file.blob for hid in hidden.values()}, (
+                "the blob of a hidden file is used"
+            )
 
     def _settle_put(self, seen: Seen, put: Put) -> None:
         there = [seen.files[tag] for tag in put.tags if tag in seen.files]
@@ -194,7 +262,8 @@ class Book:
         assert not put.flaw
         for file, content in zip(there, put.contents, strict=True):
             tag = str(file.metadata["tag"])
-            self.files[tag] = Kept(tag, file.id, put.owner, content, tag, {"tag": tag}, put.expires_at)
+            kept = Kept(tag, file.id, put.owner, content, tag, {"tag": tag}, put.expires_at, _blob(file))
+            self.files[tag] = kept
         if put.key is not None:
             key, request = put.key
             ids = [file.id for file in there]
@@ -233,7 +302,7 @@ class Book:
         if file is not None:
             expiry = upload.file_expires_at
             self.files[upload.tag] = Kept(
-                upload.tag, file.id, upload.owner, upload.content, upload.tag, {"tag": upload.tag}, expiry
+                upload.tag, file.id, upload.owner, upload.content, upload.tag, {"tag": upload.tag}, expiry, _blob(file)
             )
             assert file.id == str(upload.id)
 
@@ -245,6 +314,10 @@ class Book:
         else:
             assert not any(op.done for op in cancels)
             assert not (expired and turmoil.swept)
+
+
+def _blob(file: File) -> Key | None:
+    return None if file.inline else file.key
 
 
 async def _when_finished(process: Process, upload: Coming) -> datetime | None:

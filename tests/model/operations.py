@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from hypothesis import strategies as st
 
 from spool.errors import CutOff, SpoolError
-from spool.model import Allowance, Answer, Intent, Principal
+from spool.model import Allowance, Answer, By, Intent, Principal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +32,8 @@ PROGRAM = b"MZ"
 """What begins so is refused."""
 LONG = 9000
 CONTENTS = {"empty": b"", "one": b"one", "two": b"two", "long a": b"a" * LONG, "long b": b"b" * LONG}
+GRACE = timedelta(minutes=2)
+"""How long a file that was hidden can be brought back."""
 LARGE = {"large": b"c" * 70_000}
 """Too large to be kept in memory until its commit."""
 REFUSED = {"program": PROGRAM, "long program": PROGRAM * 3000}
@@ -188,6 +190,43 @@ class Delete(_OfFile):
 
 
 @dataclass
+class Hide(_OfFile):
+    """A file is to go, and may come back."""
+
+    async def _run(self, process: Process) -> None:
+        await process.catalog.hide(self.id, GRACE, _by(process))
+
+
+@dataclass
+class _OfHidden(Operation):
+    number: int
+    tag: str = field(default="", init=False, repr=False)
+    id: FileId = field(init=False, repr=False)
+
+    def aim(self, book: Book) -> bool:
+        hidden = list(book.hidden.values())
+        if hidden:
+            self.tag, self.id = (file := hidden[self.number % len(hidden)].file).tag, file.id
+        return bool(hidden)
+
+
+@dataclass
+class Restore(_OfHidden):
+    """A hidden file is to come back."""
+
+    async def _run(self, process: Process) -> None:
+        await process.catalog.restore(self.id, _by(process))
+
+
+@dataclass
+class DeleteHidden(_OfHidden):
+    """A hidden file is to go for good."""
+
+    async def _run(self, process: Process) -> None:
+        await process.catalog.delete(self.id, _by(process))
+
+
+@dataclass
 class Edit(_OfFile):
     """One member of a file's record is to change."""
 
@@ -327,6 +366,10 @@ class Sweep(Operation):
         await process.sweep()
 
 
+def _by(process: Process) -> By:
+    return By("ada", "http", process.clock())
+
+
 def content_of(name: str) -> bytes:
     """Bytes by a name that is short enough for a report."""
     return {**CONTENTS, **LARGE, **REFUSED}[name]
@@ -355,8 +398,11 @@ endings = st.builds(Append, _numbers, st.just(LONG), st.just(False))  # noqa: FB
 cancels = st.builds(Cancel, _numbers)
 deletes = st.builds(Delete, _numbers)
 edits = st.builds(Edit, _numbers, st.sampled_from(["filename", "metadata", "expires_at"]), st.integers(0, 3))
+hides = st.builds(Hide, _numbers)
+restores = st.builds(Restore, _numbers)
+undone = restores | restores | st.builds(DeleteHidden, _numbers)
 sweeps = st.builds(Sweep)
-operations = st.one_of(puts, puts, begins, appends, appends, deletes, deletes, edits, cancels, sweeps)
+operations = st.one_of(puts, puts, begins, appends, appends, deletes, hides, undone, edits, cancels, sweeps)
 
 _large = st.sampled_from(["long a", "long b", "one"])
 _at_quota = st.builds(
@@ -368,8 +414,15 @@ _rivals = st.builds(
     appends | endings,
     endings | cancels,
 )
+_rivals_at_file = st.builds(
+    lambda number, operations: [replace(operation, number=number) for operation in operations],
+    _numbers,
+    st.lists(hides | deletes | edits, min_size=2, max_size=3) | st.lists(undone, min_size=2, max_size=2),
+)
 batches = st.one_of(
     st.lists(operations, min_size=2, max_size=3),
+    _rivals_at_file,
+    st.tuples(undone | hides, puts | sweeps).map(list),
     st.tuples(puts | endings, sweeps).map(list),
     st.lists(_at_quota, min_size=2, max_size=2),
     _rivals,

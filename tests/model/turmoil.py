@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from spool.errors import (
@@ -19,7 +20,20 @@ from spool.errors import (
 )
 from spool.staging import HEAD
 
-from .operations import PROGRAM, Append, Begin, Cancel, Delete, Edit, Operation, Put, Sweep
+from .operations import (
+    PROGRAM,
+    Append,
+    Begin,
+    Cancel,
+    Delete,
+    DeleteHidden,
+    Edit,
+    Hide,
+    Operation,
+    Put,
+    Restore,
+    Sweep,
+)
 from .process import TTL
 
 if TYPE_CHECKING:
@@ -27,7 +41,7 @@ if TYPE_CHECKING:
 
     from spool.model import File, Resumable
 
-    from .book import Book, Coming, Told
+    from .book import Book, Coming, Kept, Told
 
 Reasons = set[type[SpoolError]]
 Kind = TypeVar("Kind", bound=Operation)
@@ -50,6 +64,14 @@ class Turmoil:
         """The operations of this kind at the upload."""
         return [op for op in self._operations if isinstance(op, kind) and op.id == upload.id]  # type: ignore[attr-defined]
 
+    def at(self, file: Kept, kind: type[Kind]) -> list[Kind]:
+        """The operations of this kind at the file."""
+        return [op for op in self._operations if isinstance(op, kind) and op.tag == file.tag]  # type: ignore[attr-defined]
+
+    def leaving(self, file: Kept) -> bool:
+        """Somebody may have deleted or hidden it."""
+        return bool(self.at(file, Delete) or self.at(file, Hide))
+
     def fate(self, upload: Coming) -> Fate:
         """What may have become of an upload that was open."""
         return Fate(self, upload)
@@ -68,8 +90,10 @@ class Turmoil:
                 must, may = self._finished_reasons(operation)
             case Append() | Cancel():
                 must, may = self._upload_reasons(operation)
-            case Edit() | Delete():
+            case Edit() | Delete() | Hide():
                 must, may = self._file_reasons(operation)
+            case Restore() | DeleteHidden():
+                must, may = self._hidden_reasons(operation)
             case _:
                 must, may = set[type[SpoolError]](), set[type[SpoolError]]()
         assert not (operation.done and must), f"{operation} should have been refused: {must}"
@@ -92,7 +116,8 @@ class Turmoil:
             assert put.repeated
             assert told.request == request
             assert [file.id for file in put.files] == told.ids
-            assert told.files in ([], put.files)
+            repeated = [replace(file, inline=False) for file in told.files]  # no answer tells that
+            assert repeated in ([], put.files)
 
     def _rivals(self, put: Put) -> list[Put]:
         """Those with the same Idempotency-Key."""
@@ -135,8 +160,9 @@ class Turmoil:
         if operation.done:
             assert operation.file is not None
             assert operation.file.id == operation.id
-        kept = self.book.files.get(upload.tag)
-        return set() if kept else {NotFound}, set() if self._alone() else {NotFound, Superseded}
+        there = upload.tag in self.book.files
+        coming_back = any(isinstance(op, Restore) and op.tag == upload.tag for op in self._operations)
+        return set() if there or coming_back else {NotFound}, set() if self._alone() else {NotFound, Superseded}
 
     def _upload_reasons(self, operation: Append | Cancel) -> tuple[Reasons, Reasons]:
         upload = self.book.coming[operation.id]
@@ -173,11 +199,20 @@ class Turmoil:
             assert (append.file is not None) == append.last
         return must, may
 
-    def _file_reasons(self, operation: Edit | Delete) -> tuple[Reasons, Reasons]:
+    def _file_reasons(self, operation: Edit | Delete | Hide) -> tuple[Reasons, Reasons]:
         expired = self.book.over(self.book.files[operation.tag].expires_at)
-        rivals = [op for op in self._others(operation) if isinstance(op, Delete) and op.tag == operation.tag]
-        must: Reasons = {NotFound} if expired and isinstance(operation, Edit) else set()
+        hiders = () if isinstance(operation, Delete) else (Hide,)  # what is hidden can be deleted
+        rivals = [op for op in self._others(operation) if isinstance(op, (Delete, *hiders)) and op.tag == operation.tag]
+        must: Reasons = {NotFound} if expired and not isinstance(operation, Delete) else set()
         return must, {NotFound} if rivals or (expired and self.sweeping) else set()
+
+    def _hidden_reasons(self, operation: Restore | DeleteHidden) -> tuple[Reasons, Reasons]:
+        over = self.book.over(self.book.hidden[operation.tag].until)
+        restorers = () if isinstance(operation, DeleteHidden) else (Restore,)  # what came back can be deleted
+        kinds = (DeleteHidden, *restorers)
+        rivals = [op for op in self._others(operation) if isinstance(op, kinds) and op.tag == operation.tag]
+        must: Reasons = {NotFound} if over and isinstance(operation, Restore) else set()
+        return must, {NotFound} if rivals or (over and self.sweeping) else set()
 
 
 def _wants(operation: Put | Begin | Append) -> tuple[str, int, int]:

@@ -89,6 +89,16 @@ async def test_links_lead_nowhere_meanwhile_and_come_back(index: SqliteIndex) ->
     assert await index.link_of("hash") == LINK
 
 
+async def test_what_a_link_is_given_back_while_its_file_is_hidden_comes_back_with_it(index: SqliteIndex) -> None:
+    await index.finish([a_file("a", size=100)])
+    await index.add_link(LINK, "hash")
+    await index.take_download(LINK.id, 100, 1)
+    await index.hide(A, UNTIL, ADA)
+    await index.give_back(LINK.id, 60, 1)
+    await index.restore(A, ADA)
+    assert await index.link_of("hash") == replace(LINK, given=LINK.given + 40)
+
+
 async def test_blob_of_a_hidden_file_is_referenced(index: SqliteIndex) -> None:
     await hide(index, a_file("a"))
     assert await index.referenced([Key("key-a"), Key("key-b")]) == {"key-a"}

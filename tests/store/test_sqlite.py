@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.errors import BadRequest, StorageFull, Unavailable
-from spool.model import File, FileId, FileQuery, Usage
+from spool.model import File, FileId, FileQuery, Key, Usage
 from spool.store.cursor import Position, to_cursor
 from spool.store.sqlite import SqliteIndex, open_sqlite
 
@@ -352,6 +352,19 @@ async def test_a_file_is_added_at_the_same_cost_however_many_have_its_bytes(inde
     few = await cost("b")
     await index.finish([a_file(f"c{number}") for number in range(3_000)], share=True)
     assert await cost("d") <= few + 10
+
+
+async def test_whether_a_blob_is_referenced_costs_the_same_however_many_files_have_it(
+    index: SqliteIndex, sight: Sight
+) -> None:
+    async def cost() -> int:
+        return await sight.steps(index.referenced([Key("key-1"), Key("key-x")]))
+
+    await index.finish([a_file("1")])
+    few = await cost()
+    await index.finish([a_file(str(i), key="key-1") for i in range(2, 200)])
+    assert await index.referenced([Key("key-1"), Key("key-x")]) == {"key-1"}
+    assert await cost() < few + 10
 
 
 async def test_a_page_that_looked_at_enough_is_short_and_goes_on(index: SqliteIndex) -> None:

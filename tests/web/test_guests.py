@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from spool.errors import PassphraseRequired
 from spool.guests import GUESSES
 from spool.model import GrantId, Override
 from tests.web.conftest import PATIENCE, PNG, TEXT, Answer, Tap, form
@@ -544,6 +545,20 @@ class TestPassphrase:
         answer = await grant.post(("passphrase", None, b"x"), ("f", "a", TEXT))
         record = (await spool.get(f"/files/{answer.json['files'][0]['id']}")).json
         assert record["metadata"] == {"passphrase": "x"}
+
+    async def test_looks_of_those_who_vanished_are_waited_for(self, spool: Spool, grant: Invited) -> None:
+        """One look takes a fifth of a second of a processor, so that no two run at once."""
+        guests, kept = spool.site.guests, await spool.site.index.grant(GrantId(grant.id))
+        first, second = (asyncio.ensure_future(guests.prove(kept, wrong)) for wrong in ("a", "b"))
+        async with asyncio.timeout(PATIENCE):
+            while not guests._looking.locked():  # noqa: ASYNC110  # nobody else is told of it
+                await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert guests._looking._waiters  # the second one waits for the end of the first
+            with pytest.raises(PassphraseRequired):
+                await second
 
 
 class TestUndo:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
+import struct
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spool.web.site import SITE
+from tests.store.gates import Gated, Gatekeeper
 from tests.web.conftest import PNG, Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from aiohttp import web
 
     from tests.web.conftest import Ear, Serve, Spool
 
@@ -225,6 +232,50 @@ class TestCount:
         answer = await ask(spool, path, f"{len(got)}-")
         assert got + answer.body == data
         assert (await ask(spool, path)).status == 410
+
+    async def test_client_that_vanishes_while_it_is_counted_costs_nothing(self, serve: Serve) -> None:
+        gates = Gatekeeper()
+        spool = await serve(prepare=lambda app: _answer_late(app, gates))
+        record = await spool.stored()
+        path = await linked(spool, record, max_downloads=1)
+        gates.open = False
+        _, writer = await asyncio.open_connection(spool.client.host, spool.client.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            await _waits(gates)  # the link is found
+            await gates.let_through(0)
+            await _waits(gates)  # the index has counted, and has not said so
+            connections = len(spool.client.server.runner.server.connections)
+            reset = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            writer.transport.abort()
+            while len(spool.client.server.runner.server.connections) == connections:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0)
+        await gates.settle()
+        gates.open = True
+        for gate in gates.waiting:
+            if not gate.done():
+                gate.set_result(None)
+        await given_back(spool, record)
+
+
+def _answer_late(app: web.Application, gates: Gatekeeper) -> None:
+    app[SITE] = replace(app[SITE], index=_Late(app[SITE].index, gates))
+
+
+class _Late(Gated):
+    """What was asked is done, but its answer waits."""
+
+    async def _call(self, verb: Any, values: Any, options: Any) -> Any:
+        answer = await verb(*values, **options)
+        await self._gates.enter()
+        self._gates.leave()
+        return answer
+
+
+async def _waits(gates: Gatekeeper) -> None:
+    while not gates.waiting:  # noqa: ASYNC110  # nobody else is told of it
+        await asyncio.sleep(0)
 
 
 async def given_back(spool: Spool, record: Mapping[str, Any]) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "user.spool."
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE)
+_TOO_MANY: Final = (errno.E2BIG, errno.ERANGE)
+_MOST_NAMES: Final = 60_000
+"""Bytes of the names of all attributes of a file: Linux lists 65,536, and of a file that has more it lists none."""
 _NO_LABELS: Final = (errno.ENOTSUP, errno.EPERM, errno.EROFS)
 _NOTHING_THERE: Final = (errno.ENODATA, errno.ENOENT)
 
@@ -35,8 +38,26 @@ def set_label(file: int | str, file_id: FileId, text: bytes | None) -> None:
             raise
 
 
+def change_label(path: str, file_id: FileId, text: bytes | None) -> None:
+    """As `set_label`, for a blob that may have any number of them: there is room as long as all can be listed."""
+    if text is None or _has_room(path, _PREFIX + file_id):
+        set_label(path, file_id, text)
+
+
+def _has_room(path: str, name: str) -> bool:
+    if not hasattr(os, "listxattr"):
+        return False
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (*_TOO_MANY, *_NO_LABELS, *_NOTHING_THERE):
+            raise
+        return False
+    return name in names or sum(len(os.fsencode(other)) + 1 for other in (*names, name)) <= _MOST_NAMES
+
+
 def get_labels(file: int | str) -> Sequence[Label]:
-    """Those of the open file, or of the one at this path."""
+    """Those of the open file, or of the one at this path; none if they are too many to be listed."""
     if not hasattr(os, "listxattr"):
         return []
     try:
@@ -44,7 +65,7 @@ def get_labels(file: int | str) -> Sequence[Label]:
         texts = [os.getxattr(file, name, follow_symlinks=_is_open(file)) for name in names]
         return [Label(FileId(name.removeprefix(_PREFIX)), text) for name, text in zip(names, texts, strict=True)]
     except OSError as error:
-        if error.errno not in (*_NO_LABELS, *_NOTHING_THERE):
+        if error.errno not in (*_TOO_MANY, *_NO_LABELS, *_NOTHING_THERE):
             raise
         return []
 

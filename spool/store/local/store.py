@@ -26,7 +26,7 @@ from spool.batch import Batcher
 from spool.errors import NotFound, Unavailable
 from spool.model import FileId, Key, Label, Staged
 from spool.store.local.copy import Taken, take
-from spool.store.local.labels import get_labels, set_label
+from spool.store.local.labels import change_label, get_labels
 from spool.store.local.layout import Entry, Layout, probe_key, scan, strays
 from spool.store.local.publish import Link, Publisher, translated
 from spool.store.local.staged import COPY_STEP, LastingBlob, NamedBlob, NamelessBlob, StagedBlob
@@ -280,7 +280,7 @@ def _settle(layout: Layout, key: Key, size: int, label: Label | None) -> None:
 @wrap
 def _label(layout: Layout, key: Key, file_id: FileId, text: bytes | None) -> None:
     with translated():
-        set_label(layout.path(key), file_id, text)
+        change_label(layout.path(key), file_id, text)
 
 
 @wrap

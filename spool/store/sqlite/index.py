@@ -156,10 +156,10 @@ class SqliteIndex(Sharing, Hiding):
         await self._db.be_certain()  # or the caller might delete the blob of a row that comes back
         # As one JSON array, for the number of parameters is limited.
         # One statement, so that no key falls between: an upload's row hands its key over to a file's, and a file's is
-        # hidden and comes back.
-        sql = """SELECT key FROM files WHERE key IN (SELECT value FROM json_each(?1)) UNION ALL
-            SELECT key FROM hidden WHERE key IN (SELECT value FROM json_each(?1)) UNION ALL
-            SELECT key FROM uploads WHERE key IN (SELECT value FROM json_each(?1)) AND state <> 'finished'"""
+        # hidden and comes back. One row for each key, however many files share its blob.
+        sql = """SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM files WHERE key = value)
+            OR EXISTS (SELECT 1 FROM hidden WHERE key = value)
+            OR EXISTS (SELECT 1 FROM uploads WHERE key = value AND state <> 'finished')"""
         return {Key(key) for [key] in await self._db.rows(sql, json.dumps(list(keys)))}
 
     async def usage(self, owner: str) -> Usage:

@@ -61,8 +61,9 @@ def take(connection: Connection, id: LinkId, size: int, downloads: int) -> None:
 
 def give_back(connection: Connection, id: LinkId, size: int, downloads: int) -> None:
     """See `Links.give_back`."""
-    sql = "UPDATE links SET downloads = downloads - ?, given = given - ? WHERE id = ?"
-    connection.execute(sql, (downloads, size, id))
+    for table in ("links", "hidden_links"):  # its file may have been hidden meanwhile, and may come back
+        sql = f"UPDATE {table} SET downloads = downloads - ?, given = given - ? WHERE id = ?"
+        connection.execute(sql, (downloads, size, id))
 
 
 def forget(connection: Connection, before: datetime) -> int:
