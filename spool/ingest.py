@@ -21,7 +21,7 @@ from spool.labels import to_label
 from spool.metrics import Metrics
 from spool.model import File, FileId, Key, Staged, Upload, UploadId
 from spool.policy import file_too_large
-from spool.staging import Stage, batches, digests, fill, new_hashes, new_key, size_of, update
+from spool.staging import Batch, Stage, batches, digests, fill, new_hashes, new_key, size_of, update
 from spool.tokens import hash_secret, new_secret
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Ingest:
         return replace(upload, intent=intent, terms=self._policy.admit(intent, self._clock()))
 
     async def _arrive(  # all of what one upload is made of
-        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Hold, policy: Policy
+        self, key: Key, hashes: Hashes, source: AsyncIterator[Batch], reservation: Hold, policy: Policy
     ) -> _Arrival:
         held = [b"".join(await anext(source, []))]
         media_type = await self.sniff(held[0], policy)
@@ -127,22 +127,25 @@ class Ingest:
             body = b"".join(held)
             update(hashes, body)  # quick enough for the event loop, for it is small
             return _Arrival(Staged(len(body)), media_type, digests(hashes), body)
-        first = [[*held, *(more or [])]]
+        first = [Batch([*held, *(more or ())], last=more is None or more.last)]
         del held, more  # or they would be kept until the upload ends
         staged, found = await self._stage(key, hashes, _chain(first, source), reservation)
         return _Arrival(staged, media_type, found)
 
     async def _stage(
-        self, key: Key, hashes: Hashes, source: AsyncIterator[list[bytes]], reservation: Hold
+        self, key: Key, hashes: Hashes, source: AsyncIterator[Batch], reservation: Hold
     ) -> tuple[Staged, dict[str, bytes]]:
         writer = await self._blobs.writer(key)
         try:
-            stage = Stage(writer, hashes, self.metrics.sync.observe)
+            stage, staged = Stage(writer, hashes, self.metrics.sync.observe), None
             async for batch in source:
                 await reservation.take(size_of(batch))
-                await stage.write(batch)
+                if batch.last:
+                    staged = await stage.finish(batch)
+                else:
+                    await stage.write(batch)
                 del batch  # or a stalled upload would hold it until the next one is full
-            return await stage.finish()
+            return staged or await stage.finish()
         finally:
             await writer.aclose()
 
@@ -287,7 +290,7 @@ class _Arrival(NamedTuple):
     body: bytes | None = None
 
 
-async def _chain(first: list[list[bytes]], source: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+async def _chain(first: list[Batch], source: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
     """The batches of `first`, which it takes out, and those that come."""
     while first:
         yield first.pop(0)

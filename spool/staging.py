@@ -67,23 +67,14 @@ class Stage:
         self._hashes = hashes
         self._synced = synced
         self._since = 0.0
-        self._first: Sequence[bytes] | None = None
 
     async def write(self, batch: Sequence[bytes]) -> None:
-        """The batch is being hashed and written. The first one waits: it may be all there is, and then is one step."""
-        if self._first is None:
-            self._first = batch
-            return
-        if self._first:
-            first, self._first = self._first, ()
-            await self._writer.write(first, self._see)
-            del first
+        """The batch is being hashed and written."""
         await self._writer.write(batch, self._see)
 
-    async def finish(self) -> tuple[Staged, dict[str, bytes]]:
-        """What is staged, durably, and its digests. More may be written afterwards."""
+    async def finish(self, last: Sequence[bytes] = ()) -> tuple[Staged, dict[str, bytes]]:
+        """What is staged, durably and with the batch `last`, and its digests. More may be written afterwards."""
         self._since = monotonic()
-        last, self._first = self._first or (), None
         staged = await self._writer.sync(last, self._see)
         self._synced(monotonic() - self._since)
         return staged, digests(self._hashes)
@@ -93,13 +84,22 @@ class Stage:
         self._since = monotonic()  # what is left of the step is to write this, and the sync
 
 
-async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
+class Batch(list[bytes]):
+    """Some of a body's bytes, in buffers."""
+
+    def __init__(self, buffers: Iterable[bytes] = (), *, last: bool = False) -> None:
+        super().__init__(buffers)
+        self.last = last
+        """Whether the body is known to have come to its proper end with these."""
+
+
+async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncIterator[Batch]:
     """The body in batches of about `size()` bytes, or what came within a second; the first one once it holds the head.
 
     What `body` raises comes after the last batch: no byte that arrived is lost.
     """
     clock = asyncio.get_running_loop().time
-    batch: list[bytes] = []
+    batch = Batch()
     length, enough, since = 0, HEAD, clock()
     ending: BaseException | None = None
     while ending is None:
@@ -112,11 +112,13 @@ async def batches(body: AsyncIterator[bytes], size: Callable[[], int]) -> AsyncI
         length += len(chunk)
         if length >= enough or (length >= HEAD and clock() - since >= _LONGEST):
             yield batch
-            batch, length, enough, since = [], 0, size(), clock()
+            batch, length, enough, since = Batch(), 0, size(), clock()
+    ended = isinstance(ending, StopAsyncIteration)
     if batch:
+        batch.last = ended
         yield batch
     try:
-        if not isinstance(ending, StopAsyncIteration):
+        if not ended:
             raise ending
     finally:
         del ending  # its traceback has this frame: a cycle that would keep the request and its bytes for a while
@@ -127,11 +129,11 @@ def size_of(batch: Iterable[bytes]) -> int:
     return sum(map(len, batch))
 
 
-async def fill(held: list[bytes], source: AsyncIterator[list[bytes]]) -> list[bytes] | None:
+async def fill(held: list[bytes], source: AsyncIterator[Batch]) -> Batch | None:
     """Adds to `held` what comes while all of it is small, and returns the batch after that; None if it stays small."""
     size = size_of(held)
     if size > _SMALL:
-        return await anext(source, [])
+        return await anext(source, Batch(last=True))
     async for batch in source:
         size += size_of(batch)
         if size > _SMALL:
