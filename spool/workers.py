@@ -151,7 +151,7 @@ class _Crew:
         failures, pause = 0, 0.0
         while not self._stop.is_set():
             since, begun = clock(), len(self._connections)
-            served = await self._run_worker()
+            served = await self._try_worker()
             failures = 0 if served else failures + 1
             if self._stop.is_set():
                 return
@@ -163,11 +163,20 @@ class _Crew:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
 
-    async def _run_worker(self) -> bool:
+    async def _try_worker(self) -> bool:
         """Runs one to its end; whether it has served."""
-        (ours, theirs), (deal, hand) = socket.socketpair(), deal_pair()
-        with theirs, hand:
-            process = await self._spawn(theirs.fileno(), hand.fileno(), self._lock)
+        with ExitStack() as ends:
+            try:
+                ours, theirs, deal, hand = map(ends.enter_context, (*socket.socketpair(), *deal_pair()))
+                with theirs, hand:
+                    process = await self._spawn(theirs.fileno(), hand.fileno(), self._lock)
+            except (OSError, RuntimeError) as error:  # no descriptor, process or thread is to be had, for the moment
+                _log.warning("worker.unstarted", {"reason": str(error)})
+                return False
+            return await self._attend(process, ours, deal)
+
+    async def _attend(self, process: Process, ours: socket.socket, deal: socket.socket) -> bool:
+        """Serves the worker to its end; whether it has served."""
         served: list[int] = []
 
         def ready(connections: int) -> None:
@@ -177,9 +186,9 @@ class _Crew:
             if len(self._connections) == self._config.server.workers:
                 self._complete(sum(self._connections))
 
-        with deal:
-            await self._office.serve(ours, ready, partial(self._dealer.unseat, deal))
-            self._dealer.unseat(deal)
+        await self._office.serve(ours, ready, partial(self._dealer.unseat, deal))
+        self._dealer.unseat(deal)
+        deal.close()
         code = await process.wait()
         self._processes.discard(process)
         if not self._stop.is_set():

@@ -269,9 +269,9 @@ def strace(call: str, effect: str) -> list[str]:
 
 
 @contextmanager
-def slowed(server: Server, call: str, effect: str) -> Iterator[None]:
-    """A running server whose system calls `call` are delayed: `effect` such as delay_exit=MICROSECONDS."""
-    pids = server.pid, *server.workers()
+def slowed(server: Server, call: str, effect: str, *, workers: bool = True) -> Iterator[None]:
+    """A running server whose system calls `call` are delayed, or fail: `effect` such as delay_exit=MICROSECONDS."""
+    pids = server.pid, *(server.workers() if workers else ())
     attached = [argument for pid in pids for argument in ("-p", str(pid))]
     tracer = subprocess.Popen([*strace(call, effect), *attached], stderr=subprocess.PIPE)
     try:

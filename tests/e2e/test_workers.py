@@ -27,7 +27,7 @@ from tests.authority import Authority
 from tests.e2e import test_guests as guests
 from tests.e2e import test_handover as handover
 from tests.e2e.test_handover import DATA, DIALECTS, SENT
-from tests.process import Server, curl, descriptors, eventually, without_nameless_files
+from tests.process import Server, curl, descriptors, eventually, slowed, without_nameless_files
 
 if TYPE_CHECKING:
     import ssl
@@ -291,6 +291,19 @@ def test_metrics_are_those_of_all_workers_whichever_is_asked(tmp_path: Path) -> 
         eventually(lambda: server.events("worker.lost"))
         counts = scraped(server, other)
         assert (counts["spool_committed_files_total"], counts["spool_received_bytes_total"]) == (30, 30 * KIB)
+
+
+def test_worker_that_the_system_cannot_start_is_tried_again(tmp_path: Path) -> None:
+    with two(tmp_path / "spool") as server:
+        killed, other = server.workers()
+        with slowed(server, "vfork,clone", "error=EAGAIN", workers=False):
+            os.kill(killed, signal.SIGKILL)
+            eventually(lambda: len(server.events("worker.unstarted")) >= 2)
+            assert server.workers() == [other]
+            with closing(connect(server, other)) as connection:
+                assert server.put("a", b"a", connection)["size"] == 1
+        eventually(lambda: len(server.workers()) == 2, 30)
+        assert server.stop() == 0
 
 
 def test_running_uploads_of_all_workers_are_told(tmp_path: Path) -> None:
