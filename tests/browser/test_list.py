@@ -20,13 +20,13 @@ from playwright.sync_api import expect
 from spool.model import File, FileId, Key
 from spool.store import open_index
 from tests.browser.conftest import free_port, sample, stored, throttle
-from tests.process import EFFORT, Server, curl
+from tests.process import EFFORT, Server, curl, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import APIResponse, Locator, Page, Route
 
     from tests.browser.conftest import NewPage
 
@@ -173,6 +173,20 @@ class TestStill:
         expect(page.locator("#undo")).to_contain_text("c.txt deleted")
         assert names(page) == ["b.txt", "a.txt"]
         assert set(stored(server, 2)) == {"a.txt", "b.txt"}
+
+    def test_look_that_was_on_its_way_does_not_take_back_what_was_undone(self, page: Page) -> None:
+        late: list[tuple[Route, APIResponse]] = []
+        page.route("**/?*changes=*", lambda route: late.append((route, route.fetch())), times=1)
+        page.get_by_role("button", name="Delete b.txt").press("Enter")
+        eventually(lambda: late or page.wait_for_timeout(20))
+        page.get_by_role("button", name="Undo", exact=True).press("Enter")
+        back = page.get_by_role("link", name="b.txt", exact=True)
+        expect(back).to_be_focused()
+        with page.expect_response("**/?*changes=*"), page.expect_response("**/?*changes=*"):
+            [(route, response)] = late
+            route.fulfill(response=response)
+        expect(back).to_be_focused()
+        assert names(page) == ["c.txt", "b.txt", "a.txt"]
 
     def test_list_that_empties_says_so(self, page: Page, server: Server) -> None:
         for record in list(stored(server, 3).values())[1:]:

@@ -21,7 +21,7 @@ export function begin(list) {
 class Files {
   constructor(list) {
     const grace = Number(list.dataset.grace ?? 0);
-    Object.assign(this, { list, grace, live: list.hasAttribute("data-live"), offered: null, looking: false });
+    Object.assign(this, { list, grace, live: list.hasAttribute("data-live"), offered: null, looking: false, undone: 0 });
     this.gone = new Set(); // of which a page may tell that was on its way
     this.known = new Map([...list.children].map((row) => [row.dataset.id, row]));
     this.still = new Still(list, () => { this.tell(); if (this.late) this.look(); });
@@ -85,6 +85,7 @@ class Files {
     if (this.looking) { this.again = true; return; }
     this.looking = true;
     this.again = false;
+    const { undone } = this;
     try {
       const address = new URL(location.href);
       address.searchParams.delete("cursor");
@@ -95,6 +96,7 @@ class Files {
       const rows = [];
       for (let next = address, pages = 0; next && pages < MOST_PAGES; pages += 1) {
         const page = await this.page(next);
+        if (undone !== this.undone) { this.again = true; break; } // it may tell that what is back is gone
         if (pages === 0) this.apply(page);
         if (!this.live) { rows.push(...this.order(page)); break; }
         rows.push(...this.fresh(page).filter((row) => this.insert(row)));
@@ -105,8 +107,10 @@ class Files {
       for (const row of rows) row.classList.add("fresh");
       document.querySelector("[hidden] > #chosen")?.parentElement.removeAttribute("hidden");
       announce(rows.length === 1 ? `New: ${rows[0].querySelector(".name").textContent}` : `${rows.length} new files`);
-    } catch { /* the server is away; the next look may find it */ } finally { this.looking = false; }
-    if (this.again) await this.look();
+    } catch { /* the server is away; the next look may find it */ } finally {
+      this.looking = false;
+      if (this.again) this.look();
+    }
   }
 
   // By its time. What is older than all that are here comes with more of the list, if there is more.
@@ -276,6 +280,7 @@ class Files {
     await deleted;
     const failed = await this.send(rows, "POST", "/undo", [204]);
     const back = rows.filter((row) => !failed.includes(row)).map((row) => this.known.get(row.dataset.id));
+    this.undone += 1;
     for (const row of back) { row.hidden = false; this.gone.delete(row.dataset.id); }
     this.tell();
     back[0]?.querySelector(".name").focus();
