@@ -53,6 +53,6 @@ def unaccepted(server: Server) -> int:
 
 
 def at_rest(server: Server) -> list[str]:
-    """What the server has open, once it has no connection."""
+    """What the server has open, once it has no connection; a file may be closed just after its connection."""
     eventually(lambda: connections(server) == 0, 60)
     return sorted(server.descriptors())
