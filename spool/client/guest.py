@@ -49,12 +49,7 @@ class Guest(Uploader[Sent]):
         match = _ADDRESS.fullmatch(address)
         if not match:
             raise ValueError("this is not the address of a guest link, which ends with /g/ and a secret")
-        proof = (
-            None
-            if passphrase is None
-            else base64.b64encode(b"guest:" + passphrase.encode("utf-8", "surrogateescape")).decode()
-        )
-        connection = Connection(match[1], proof and f"Basic {proof}")
+        connection = Connection(match[1], None if passphrase is None else _proof(passphrase))
         super().__init__(connection, Sent, place="/", state=state, tries=tries)
 
     async def invitation(self) -> Invitation:
