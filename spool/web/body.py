@@ -90,7 +90,8 @@ class Body:
         try:
             while not content.at_eof():
                 taken = await self._next(parse, pace)
-                self._count(taken.size, pace)
+                if taken.size:
+                    self._count(taken.size, pace)
                 for made in taken.made:
                     yield made
                 if taken.error is not None:

@@ -178,6 +178,12 @@ class TestDurations:
         buckets = [value for key, value in samples.items() if key.startswith(f"spool_{name}_seconds_bucket ")]
         assert buckets == sorted(buckets)
 
+    async def test_body_of_which_nothing_comes_has_no_first_byte(self, serve: Serve) -> None:
+        spool = await serve({"limits.idle_timeout": "1s"})
+        told = await spool.raw(b"PUT /files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+        assert told.startswith(b"HTTP/1.1 408 ")
+        assert await counted(spool, "spool_first_byte_seconds_count") == [0]
+
 
 class TestBytes:
     async def test_in_are_those_of_bodies(self, spool: Spool) -> None:
