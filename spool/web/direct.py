@@ -70,8 +70,7 @@ class Direct:
         """
         while not self._over:
             if self._quick:
-                hop = self._loop.run_in_executor(self._thread, self._take, make, most, least)
-                taken = await hop
+                taken = await self._loop.run_in_executor(self._thread, self._take, make, most, least)
                 self._quick = taken.size >= most
             else:
                 start = self._loop.time()

@@ -121,14 +121,16 @@ def test_new_file_has_its_place_in_any_order(new_page: NewPage, server: Server) 
     assert names(page) == ["0.txt", "a.txt", "b.txt", "c.txt", "d.txt"]
 
 
-class TestStill:
-    """Nothing moves away under a pointer."""
-
+class _Three:
     @pytest.fixture
     def page(self, new_page: NewPage, server: Server) -> Page:
         for name in ("a.txt", "b.txt", "c.txt"):
             server.put(name, name.encode())
         return new_page()
+
+
+class TestStill(_Three):
+    """Nothing moves away under a pointer."""
 
     def test_row_stays_under_the_pointer_when_uploads_end_and_others_delete(
         self, page: Page, new_page: NewPage, server: Server, tmp_path: Path
@@ -246,13 +248,7 @@ class TestMany:
         expect(rows).to_have_count(1)
 
 
-class TestDelete:
-    @pytest.fixture
-    def page(self, new_page: NewPage, server: Server) -> Page:
-        for name in ("a.txt", "b.txt", "c.txt"):
-            server.put(name, name.encode())
-        return new_page()
-
+class TestDelete(_Three):
     def test_hides_a_file_at_once_everywhere(self, page: Page, new_page: NewPage, server: Server) -> None:
         other = new_page()
         page.get_by_role("button", name="Delete b.txt").click()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-import struct
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.test_cut_off import close, half_close, reset
 from tests.process import EFFORT, Server, curl, eventually
 
 if TYPE_CHECKING:
@@ -97,20 +97,6 @@ def create(server: Server) -> str:
 
 def offset(server: Server, path: str) -> int:
     return int(curl("-I", "-H", "Tus-Resumable: 1.0.0", server.url + path).headers["upload-offset"])
-
-
-def reset(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-
-
-def close(client: socket.socket) -> None:
-    client.close()
-
-
-def half_close(client: socket.socket) -> None:
-    client.shutdown(socket.SHUT_WR)
-    assert answer(client) == b""
 
 
 def assert_kept(server: Server) -> None:

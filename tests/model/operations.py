@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spool.model import File, FileId, Metadata, Resumable, Upload, UploadId
     from spool.turn import Turn
 
-    from .book import Book, Coming
+    from .book import Book, Coming, Kept
     from .process import Fuse, Process
 
 DIALECT = "tus"
@@ -175,10 +175,13 @@ class _OfFile(Operation):
     id: FileId = field(init=False, repr=False)
 
     def aim(self, book: Book) -> bool:
-        files = list(book.files.values())
+        files = self._choice(book)
         if files:
             self.tag, self.id = (file := files[self.number % len(files)]).tag, file.id
         return bool(files)
+
+    def _choice(self, book: Book) -> list[Kept]:
+        return list(book.files.values())
 
 
 @dataclass
@@ -198,16 +201,9 @@ class Hide(_OfFile):
 
 
 @dataclass
-class _OfHidden(Operation):
-    number: int
-    tag: str = field(default="", init=False, repr=False)
-    id: FileId = field(init=False, repr=False)
-
-    def aim(self, book: Book) -> bool:
-        hidden = list(book.hidden.values())
-        if hidden:
-            self.tag, self.id = (file := hidden[self.number % len(hidden)].file).tag, file.id
-        return bool(hidden)
+class _OfHidden(_OfFile):
+    def _choice(self, book: Book) -> list[Kept]:
+        return [hidden.file for hidden in book.hidden.values()]
 
 
 @dataclass

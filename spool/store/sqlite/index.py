@@ -230,8 +230,9 @@ class SqliteIndex(Sharing, Hiding):
     async def forget(self, before: datetime) -> int:
         sql = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE created_at < ? LIMIT ?)"
         values = microseconds(before), _LOT
-        forgotten = 0
-        while lot := await self._db.make_room(lambda connection: connection.execute(sql, values).rowcount):
+        forgotten, lot = 0, _LOT
+        while lot == _LOT:
+            lot = await self._db.make_room(lambda connection: connection.execute(sql, values).rowcount)
             forgotten += lot
         await self._db.set_aside()  # here, because this comes after whatever a sweep deletes
         return forgotten
