@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page, Request
+    from playwright.sync_api import Page, Request, Route
 
     from tests.browser.conftest import NewPage
 
@@ -51,6 +51,21 @@ def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server:
     page.set_input_files("#picker", [tmp_path / name for name in digests])
     expect(page.locator("#files > li")).to_have_count(5)
     assert {name: record["sha256"] for name, record in stored(server, 5).items()} == digests
+    expect(page.locator("#queue > li")).to_have_count(0)
+
+
+def test_files_chosen_before_the_script_has_come_are_sent(new_page: NewPage, server: Server, tmp_path: Path) -> None:
+    page = new_page(None)
+    late: list[Route] = []
+    page.route("**/picking.js", lambda route: late.append(route))
+    page.goto("/", wait_until="commit")
+    digest = sample(tmp_path / "early.bin", 5000)
+    page.set_input_files("#picker", tmp_path / "early.bin")
+    assert not server.get("/files")["files"]
+    eventually(lambda: page.evaluate("true") and late)  # what Playwright tells comes while it is asked
+    late[0].continue_()
+    expect(page.locator("#files > li")).to_contain_text("early.bin")
+    assert stored(server)["early.bin"]["sha256"] == digest
     expect(page.locator("#queue > li")).to_have_count(0)
 
 

@@ -32,11 +32,13 @@ function way(text, kind, properties, take) {
 }
 
 function takeFrom(input, take) {
-  input.addEventListener("change", () => {
+  const chosen = () => {
     const found = [...input.files].map((file) => ({ file, folder: folderOf(file.webkitRelativePath) }));
     input.value = ""; // or the same file could not be chosen twice
     if (found.length) take(found);
-  });
+  };
+  input.addEventListener("change", chosen);
+  chosen(); // what someone chose before this script had come
 }
 
 const folderOf = (path) => (path ? path.slice(0, Math.max(0, path.lastIndexOf("/"))) : "");

@@ -13,10 +13,9 @@ const FINAL = [400, 401, 403, 404, 405, 410, 412, 413, 415, 422, 460]; // anothe
 // `unproven` says what to do where the server no longer knows who sends.
 export function begin(form, { stored, refused = () => {}, unproven }) {
   const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused, unproven });
-  listen(form, (found) => uploads.take(found));
+  uploads.remember().finally(() => listen(form, (found) => uploads.take(found))); // what is remembered is found, not shown twice
   window.addEventListener("online", () => uploads.wake());
   window.addEventListener("beforeunload", (event) => { if (uploads.running()) event.preventDefault(); });
-  uploads.remember();
   return uploads;
 }
 
