@@ -34,9 +34,7 @@ _TLS_READ: Final = 1024 * 1024
 _PROMPT: Final = 16 * 1024
 """Bytes that are read as they come: a type, for one, is to be refused at once."""
 _LARGE: Final = 8 * 1024 * 1024
-"""Bytes still to come that are worth a thread of their own."""
-_WORTH: Final = 4 * 1024 * 1024
-"""Bytes that a batch may have while few uploads run: with more of them, their memory is wanted for other things."""
+"""Bytes still to come that are worth reading past asyncio."""
 _GATHERED: Final = 256 * 1024
 """Bytes of a slower client that are worth waking up for."""
 _LONGEST: Final = 1.0
@@ -123,7 +121,7 @@ class Body:
         return Taken(len(chunk), [parse(chunk)] if chunk else [], ending)
 
     def _leave_aiohttp(self, came: int) -> None:
-        """The rest of a quick client's body is not parsed; a large one is read directly, as long as few uploads run."""
+        """The rest of a quick client's body is not parsed, and that of a large one is read directly."""
         transport, content, connection = self._request.transport, self._request.content, self._request.protocol
         left = (self._declared or 0) - self.size - came
         if transport is None or min(came, left) < _FAST or not hasattr(connection, "pass_body"):
@@ -131,7 +129,7 @@ class Body:
         if content.total_bytes != self.size + came:  # some of the rest is in aiohttp's hands
             return
         connection.pass_body(left)
-        if left >= _LARGE and self._batch_size() >= _WORTH and transport.get_extra_info("sslcontext") is None:
+        if left >= _LARGE and transport.get_extra_info("sslcontext") is None:
             with suppress(OSError):  # no descriptor is left
                 self._direct = Direct(transport, content, left)
 

@@ -92,8 +92,8 @@ class Secure(_SSLProtocol):  # type: ignore[misc]
         super()._on_handshake_complete(handshake_exc)
 
     def get_buffer(self, n: int) -> memoryview:  # noqa: ARG002  # as asyncio calls it
-        """Where the socket is read to; while the connection takes nothing, OpenSSL has to keep it."""
-        self._ssl_buffer_view = self._tls.coded[: _STEP if self._app_reading_paused else self.max_size]
+        """Where the socket is read to: less while the connection takes nothing, for OpenSSL has to keep it."""
+        self._ssl_buffer_view = self._tls.coded[: _READ if self._app_reading_paused else self.max_size]
         return self._ssl_buffer_view
 
     def buffer_updated(self, nbytes: int) -> None:
