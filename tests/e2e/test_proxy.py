@@ -142,6 +142,15 @@ def test_bytes_of_a_file_are_sent_by_nginx(site: Site) -> None:
     assert site.counted("spool_sent_bytes_total") == before
 
 
+def test_file_at_a_link_does_not_tell_its_address(site: Site) -> None:
+    file = site.curl("-T-", "/files/d.txt", stdin=b"hello").json
+    link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
+    before = site.counted("spool_sent_bytes_total")
+    answer = curl("-k", link)
+    assert (answer.body, answer.headers.get("referrer-policy")) == (b"hello", "no-referrer")
+    assert site.counted("spool_sent_bytes_total") == before
+
+
 def test_blobs_are_not_to_be_had_without_asking_spool(site: Site) -> None:
     site.curl("-T-", "/files/a.txt", stdin=b"secret")
     blob = next(site.server.dir.glob("blobs/*/*"))
