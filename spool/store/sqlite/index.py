@@ -15,7 +15,7 @@ from spool.store.sqlite import audit, grants, inventory, limits, sessions, uploa
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
 from spool.store.sqlite.hiding import Hiding, take
-from spool.store.sqlite.pages import read_page
+from spool.store.sqlite.pages import SCAN, read_page
 from spool.store.sqlite.rows import (
     ANSWER,
     FILE,
@@ -64,9 +64,6 @@ if TYPE_CHECKING:
     Operation = Callable[[Connection], object]
 
 R = TypeVar("R")
-
-SCAN = 10_000
-"""Rows that one page of a filtered listing looks at, at most."""
 
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
