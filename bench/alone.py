@@ -20,6 +20,7 @@ from bench.clients import Many, curl
 from bench.loads import MB
 from bench.servers import serving
 from spool.model import File, FileId, FileQuery, GrantId, Key
+from spool.staging import new_id
 from spool.store import open_blobs, open_index
 from spool.store.cursor import Position, to_cursor
 
@@ -111,31 +112,34 @@ async def _fill(index: Index, directory: Path, numbers: range) -> None:
 
 
 async def _insertions(index: Index, first: int) -> float:
-    """Durable single insertions a second, by so many at once."""
-    numbers = iter(range(first, first + _INSERTS))
+    """Durable single insertions a second, by so many at once, of files that came in one second."""
+    second = _START + timedelta(seconds=first)
+    waiting = iter([_file(first + n, second + timedelta(seconds=n / _INSERTS)) for n in range(_INSERTS)])
 
     async def insert() -> None:
-        for number in numbers:
-            await index.finish([_file(number)], share=True)
+        for file in waiting:
+            await index.finish([file], share=True)
 
     start = time.monotonic()
     await asyncio.gather(*(insert() for _ in range(_INSERTERS)))
     return _INSERTS / (time.monotonic() - start)
 
 
-def _file(number: int) -> File:
-    """The record of a file that is like no other's; keys and ids are spread as real ones are."""
+def _file(number: int, created_at: datetime | None = None) -> File:
+    """The record of a file that is like no other's; without a time it is a second younger than the one before."""
     digest = hashlib.sha256(number.to_bytes(8, "big")).hexdigest()
+    created_at = created_at or _START + timedelta(seconds=number)
+    id = new_id(created_at)  # noqa: A001  # `id` is the word of the design
     return File(
-        id=FileId(digest[:32]),
-        key=Key(digest[32:]),
+        id=FileId(id),
+        key=Key(id),
         owner="local",
         filename=f"take-{digest[:6]}-{number}.bin",
         size=1024 if number % 2 else int(digest[:5], 16),  # many have the same
         media_type=_KINDS[number % len(_KINDS)],
         declared_type=None,
         sha256=digest,
-        created_at=_START + timedelta(seconds=number),
+        created_at=created_at,
         expires_at=None,
         metadata={},
     )
