@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_LOT = 250  # rows that are forgotten in one transaction: of links, with their four indexes, 15 ms of CPU
+_LOT = 100  # rows that are forgotten in one transaction: of links, with their four indexes, 5 ms of CPU
 _READERS = 4  # one for quick looks, and the rest for what takes longer: a slow listing must not hold up others
 
 
