@@ -57,7 +57,7 @@ def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server:
 def test_files_chosen_before_the_script_has_come_are_sent(new_page: NewPage, server: Server, tmp_path: Path) -> None:
     page = new_page(None)
     late: list[Route] = []
-    page.route("**/picking.js", lambda route: late.append(route))
+    page.route("**/picking.js", lambda route: late.append(route))  # noqa: PLW0108  # Playwright marks what it calls
     page.goto("/", wait_until="commit")
     digest = sample(tmp_path / "early.bin", 5000)
     page.set_input_files("#picker", tmp_path / "early.bin")
