@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 import spool
+from bench.beside import beside
 from bench.clients import Many, curl
 from bench.loads import MB
 from bench.servers import serving
@@ -75,7 +76,7 @@ def _first_answers(server: Server, directory: Path) -> list[float]:
 
 
 def grown(server: Server, work: Path, rows: int) -> Iterator[Note]:
-    """Insertions at a thousand files and at `rows`; with that many, a start and every listing."""
+    """Insertions at a thousand files and at `rows`; with that many, a start, every listing, and who waits."""
     directory = work / "grown"
     directory.mkdir(parents=True)
     few, many = asyncio.run(_grow(directory, rows))
@@ -85,6 +86,7 @@ def grown(server: Server, work: Path, rows: int) -> Iterator[Note]:
         * statistics.median(_first_answers(server, directory))
     }
     yield from _listings(server, directory, rows)
+    yield from beside(directory)
 
 
 async def _grow(directory: Path, rows: int) -> tuple[float, float]:
@@ -103,11 +105,13 @@ async def _grow(directory: Path, rows: int) -> tuple[float, float]:
 
 
 async def _fill(index: Index, directory: Path, numbers: range) -> None:
-    """Records, and an empty blob for each."""
+    """Records, and a blob for each: of its size, but one that takes no room."""
     for start in range(numbers.start, numbers.stop, _BATCH):
         files = [_file(number) for number in range(start, min(start + _BATCH, numbers.stop))]
         for file in files:
-            os.close(os.open(directory / "blobs" / file.key[:2] / file.key, os.O_CREAT | os.O_WRONLY, 0o600))
+            blob = os.open(directory / "blobs" / file.key[:2] / file.key, os.O_CREAT | os.O_WRONLY, 0o600)
+            os.ftruncate(blob, file.size)
+            os.close(blob)
         await index.finish(files)
 
 
