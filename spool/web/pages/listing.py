@@ -168,7 +168,7 @@ def _files(request: web.Request, asked: _Asked, found: Page[File], position: int
         _by_guests(asked) if asked.grant else None,
         _finder(asked),
         list_,
-        _nothing(asked, told=not rows),
+        _nothing(asked, told=not rows and found.next is None),
         tag("p", more) if found.next else None,
         chosen if rows else tag("div", chosen, hidden=True),
     )
