@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 EFFORT = int(os.environ.get("SPOOL_TEST_EFFORT", "1"))
 """How many times as many faults as usual the tests are to inject."""
-START_TIMEOUT = 20.0
-STOP_TIMEOUT = 40.0
+PATIENCE = 60.0
+"""Seconds that a test waits for what must come at once: a machine that has others to serve may take its time."""
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 90.0
 
 
 class Server:
@@ -92,8 +94,8 @@ class Server:
         os.kill(self.pid, number)
 
     def stopped(self) -> bool:
-        """Whether SIGSTOP has come through to the thread that answers."""
-        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text("ascii")
+        """Whether SIGSTOP has come through to the thread that answers, also where somebody traces it."""
+        return "\nstate:\tt" in Path(f"/proc/{self.pid}/status").read_text("ascii").lower()
 
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
@@ -112,7 +114,7 @@ class Server:
         """SIGKILL, and wait until it is gone."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
 
     def restart(self) -> Self:
         if self.running:
@@ -166,12 +168,12 @@ class Server:
         """The JSON at `path`."""
         request = urllib.request.Request(self.url + path, headers=headers)
         trust = ssl.create_default_context() if self.url.startswith("https:") else None  # else urllib keeps the first
-        with urllib.request.urlopen(request, timeout=30, context=trust) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE, context=trust) as response:
             return json.load(response)
 
     def put(self, name: str, data: bytes, over: socket.socket | None = None) -> dict[str, Any]:
         """The record of a file that was stored, over this connection or one of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.sock = over
         connection.request("PUT", f"/files/{name}", data)
         answer = connection.getresponse()
@@ -245,7 +247,7 @@ def curl(*arguments: str, stdin: bytes | None = None, timeout: float = 60) -> An
     return Answer(status, headers, body, done.stderr.decode(), done.returncode)
 
 
-def eventually(condition: Callable[[], T], timeout: float = 10) -> T:
+def eventually(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
     """The first true value that `condition` gives."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
@@ -281,7 +283,7 @@ def slowed(server: Server, call: str, effect: str, *, workers: bool = True) -> I
         yield
     finally:
         tracer.terminate()
-        tracer.communicate(timeout=10)
+        tracer.communicate(timeout=PATIENCE)
 
 
 def _traced(pid: int) -> bool:

@@ -113,7 +113,7 @@ def axe() -> str:
 def token(server: Server, *scopes: str, name: str = "ada") -> str:
     command = [sys.executable, "-m", "spool", "token", "create", "--dir", str(server.dir), "--name", name]
     command += [part for scope in scopes for part in ("--scope", scope)]
-    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=30).stdout.split()[-1]
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout.split()[-1]
 
 
 def sign_in(page: Page, secret: str) -> None:

@@ -49,7 +49,7 @@ def revoke(page: Page) -> None:
 
 
 def started(page: Page) -> None:
-    eventually(lambda: page.get_by_label("Progress of large.bin").evaluate("bar => bar.value") > 4e6, 30)
+    eventually(lambda: page.get_by_label("Progress of large.bin").evaluate("bar => bar.value") > 4e6)
 
 
 def check(page: Page, axe: str, what: str) -> None:

@@ -63,7 +63,7 @@ def visible(page: Page) -> Locator:
 
 def delete(server: Server, id: str) -> int:
     request = urllib.request.Request(f"{server.url}/files/{id}", method="DELETE")
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return int(response.status)
 
 

@@ -31,7 +31,7 @@ def progress(page: Page) -> float:
 
 def started(page: Page) -> None:
     """So much has been sent that there is something to resume."""
-    eventually(lambda: progress(page) > 8e6, 30)
+    eventually(lambda: progress(page) > 8e6)
 
 
 def drop(page: Page, path: Path) -> None:
@@ -57,7 +57,7 @@ def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server:
 def test_files_chosen_before_the_script_has_come_are_sent(new_page: NewPage, server: Server, tmp_path: Path) -> None:
     page = new_page(None)
     late: list[Route] = []
-    page.route("**/picking.js", lambda route: late.append(route))
+    page.route("**/picking.js", lambda route: late.append(route))  # noqa: PLW0108  # Playwright marks what it calls
     page.goto("/", wait_until="commit")
     digest = sample(tmp_path / "early.bin", 5000)
     page.set_input_files("#picker", tmp_path / "early.bin")
@@ -102,7 +102,7 @@ def test_upload_that_is_paused_outlives_a_killed_server(page: Page, server: Serv
     digest = sample(tmp_path / "large.bin", LARGE)
     throttle(page, RATE)
     drop(page, tmp_path / "large.bin")
-    eventually(lambda: progress(page) > 60e6, 60)
+    eventually(lambda: progress(page) > 60e6)
     expect(page.locator("#queue .dim")).to_have_text(re.compile(r"^[\d.]+ MB of 210 MB · [\d.]+ [kM]B/s · \d+ s left$"))
     page.get_by_role("button", name="Pause large.bin").click()
     expect(page.locator("#queue")).to_contain_text("Paused at")

@@ -141,8 +141,8 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait(10)
-        self._reader.join(10)
+        self._process.wait(60)
+        self._reader.join(60)
         os.close(self._descriptor)
 
     def press(self, keys: str) -> None:
@@ -151,7 +151,7 @@ class Terminal:
     def wait(self) -> int:
         """The exit code."""
         code = self._process.wait(TIMEOUT)
-        self._reader.join(10)
+        self._reader.join(60)
         assert "Traceback" not in self.shown, self.shown
         return code
 

@@ -184,7 +184,7 @@ def test_interrupt_ends_a_put_that_waits_for_a_pipe(home: Home) -> None:
         pipe.write(b"la la la")
         eventually(lambda: waiting(reader) == 0)
         process.send_signal(signal.SIGINT)
-        done = finished(process, timeout=30)
+        done = finished(process, timeout=60)
     assert (done.code, done.complaint) == (130, "interrupted")
 
 
@@ -332,7 +332,7 @@ def stranger(answer: bytes) -> Iterator[str]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(60)
 
 
 def plain(status: str, body: bytes = b"", *lines: str) -> bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.process import Answer, Server, curl
+from tests.process import Answer, Server, curl, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,13 +85,12 @@ class Site:
 
     def finished(self, answer: Answer) -> dict[str, Any]:
         """What Spool logged of the request that was answered so."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            for event in self.server.events("request.finished"):
-                if event["request_id"] == answer.headers["x-request-id"]:
-                    return event
-            time.sleep(0.01)
-        raise AssertionError("the request is not in the log")
+        name = answer.headers["x-request-id"]
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.server.events("request.finished") if event["request_id"] == name]
+
+        return eventually(found)[0]
 
 
 def find_nginx() -> str:
@@ -143,7 +142,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(server, f"http://127.0.0.1:{port}", new_token(server))
         finally:
             running.send_signal(signal.SIGTERM)
-            running.wait(10)
+            running.wait(60)
 
 
 def new_token(server: Server) -> str:

@@ -54,12 +54,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         with (root / "caddy.log").open("wb") as log:
             running = subprocess.Popen(command, stdout=log, stderr=log, env=homes(root / "tmp"))
         try:
-            eventually(lambda: running.poll() is not None or listens(port), 20)
+            eventually(lambda: running.poll() is not None or listens(port))
             assert running.poll() is None, (root / "caddy.log").read_text()
             yield Site(server, port, root / "tmp", token)
         finally:
             running.send_signal(signal.SIGTERM)
-            running.wait(10)
+            running.wait(60)
 
 
 def test_file_is_right_and_formatted_as_usual(tmp_path: Path) -> None:
@@ -76,11 +76,11 @@ def test_upload_reaches_spool_before_it_is_whole(site: Site) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with context.wrap_socket(
-        socket.create_connection(("127.0.0.1", site.port), 30), server_hostname="localhost"
+        socket.create_connection(("127.0.0.1", site.port), 60), server_hostname="localhost"
     ) as client:
         before = site.counted("spool_received_bytes_total")
         client.sendall(head + bytes(SIZE // 2))
-        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2, 30)
+        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2)
         client.sendall(bytes(SIZE - SIZE // 2))
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 201")

@@ -246,7 +246,7 @@ def test_stalled_upload_is_told_so(tmp_path: Path) -> None:
 
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"PUT /files/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
-            client.settimeout(10)
+            client.settimeout(60)
             answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"/problems/request-timeout" in answer

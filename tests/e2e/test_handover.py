@@ -63,7 +63,7 @@ class Client:
     path: str = ""
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout=60)
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
         every = [f"{method} {path} HTTP/1.1", "Host: localhost", *HEADERS[self.dialect], *lines, "", ""]
@@ -111,7 +111,7 @@ class Client:
         url = urlsplit(self.inspect().headers["content-location"]).path
         record = self.server.get(url)
         assert record["sha256"] == sha256(DATA).hexdigest()
-        with urllib.request.urlopen(f"{self.server.url}{url}/content", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.server.url}{url}/content", timeout=60) as answer:
             assert answer.read() == DATA
 
 
@@ -211,7 +211,7 @@ def test_many_heads_at_once_are_all_answered(client: Client, slow: socket.socket
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(replies) == 20
     assert {reply.offset for reply in replies} == {SENT}
     tell("the last of 20 HEADs", client.dialect, max(replies, key=lambda reply: reply.seconds))
@@ -233,8 +233,8 @@ def test_head_during_a_fast_patch(server: Server, dialect: str) -> None:
         time.sleep(turn * 0.004)
         reply = client.inspect()
         slowest = max(slowest, reply.seconds)
-        gone.wait(20)
-        sender.join(20)
+        gone.wait(60)
+        sender.join(60)
         offset = reply.offset
         data = FLOOD[offset:]
         complete = [] if dialect == "tus" else ["Upload-Complete: ?1"]

@@ -98,7 +98,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
             yield running
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            process.wait(60)
 
 
 def test_file_goes_in_and_comes_out(site: Site, tmp_path: Path) -> None:

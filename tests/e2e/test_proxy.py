@@ -96,12 +96,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         with (root / "nginx.log").open("wb") as log:
             running = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            eventually(lambda: running.poll() is not None or listens(port), 20)
+            eventually(lambda: running.poll() is not None or listens(port))
             assert running.poll() is None, (root / "nginx.log").read_text()
             yield Site(server, port, root / "tmp", token)
         finally:
             running.send_signal(signal.SIGTERM)
-            running.wait(10)
+            running.wait(60)
 
 
 def listens(port: int) -> bool:
@@ -114,10 +114,10 @@ def test_upload_reaches_spool_before_it_is_whole_and_no_disk_of_the_proxy(site: 
     head = "\r\n".join(("PUT /files/large HTTP/1.1", *fields, "\r\n")).encode()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with context.wrap_socket(socket.create_connection(("127.0.0.1", site.port), 30)) as client:
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", site.port), 60)) as client:
         before = site.counted("spool_received_bytes_total")
         client.sendall(head + bytes(SIZE // 2))
-        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2, 30)
+        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2)
         assert site.buffered() == []
         client.sendall(bytes(SIZE - SIZE // 2))
         answer = b"".join(iter(lambda: client.recv(65536), b""))

@@ -181,12 +181,12 @@ class TestSocketActivation:
         try:
             assert activated.stderr is not None
             assert b"Listening on" in activated.stderr.readline()
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
                 connection.request("GET", "/readyz")
                 assert connection.getresponse().status == 200
         finally:
             activated.terminate()
-            activated.communicate(timeout=30)
+            activated.communicate(timeout=60)
 
 
 class Listener:
@@ -195,7 +195,7 @@ class Listener:
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(address)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
 
     def hear(self) -> str:
         return self.socket.recv(1024).decode()
