@@ -21,28 +21,45 @@ ON_DISK: Final = ("crash/", "container/", "e2e/test_large.py", "store/test_local
 """What looks at a disk, or fills one."""
 
 
-@pytest.fixture(scope="session")
-def memory(pytestconfig: pytest.Config) -> Path | None:
-    """A file system in memory that does whatever Spool asks of a disk, if there is one with room."""
-    if pytestconfig.getoption("basetemp") is not None:  # somebody wants to look at what is left
-        return None
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the tests' files in memory where that is possible: hundreds of servers wait longer for fsync than they run.
+
+    With --basetemp all of them are there, for whoever wants to look at what is left.
+    """
+    if config.getoption("basetemp") is None and _does_all_that_a_disk_does(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def _does_all_that_a_disk_does(directory: Path) -> bool:
+    """And has room; tmpfs takes labels since Linux 6.6."""
     try:
-        with tempfile.NamedTemporaryFile(dir=MEMORY) as file:
-            os.setxattr(file.fileno(), "user.spool", b"1")  # tmpfs takes labels since Linux 6.6
+        with tempfile.NamedTemporaryFile(dir=directory) as file:
+            os.setxattr(file.fileno(), "user.spool", b"1")
+        return shutil.disk_usage(directory).free >= ROOM
     except OSError:
-        return None
-    return MEMORY if shutil.disk_usage(MEMORY).free >= ROOM else None
+        return False
+
+
+@pytest.fixture(scope="session")
+def on_disk(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory that is not in memory."""
+    if pytestconfig.getoption("basetemp") is not None:
+        yield tmp_path_factory.mktemp("disk")
+        return
+    with tempfile.TemporaryDirectory(prefix="spool-tests-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture
-def tmp_path(tmp_path: Path, memory: Path | None, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """In memory, but for tests of what a disk does: a thousand servers wait for theirs longer than they compute."""
-    below = request.path.relative_to(Path(__file__).parent).as_posix()
-    if memory is None or below.startswith(ON_DISK):
+def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """On the disk for tests that ask something of it."""
+    if not request.path.relative_to(Path(__file__).parent).as_posix().startswith(ON_DISK):
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(prefix=f"{tmp_path.name}-", dir=memory, ignore_cleanup_errors=True) as directory:
-        yield Path(directory)
+    path = request.getfixturevalue("on_disk") / tmp_path.name
+    path.mkdir()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def site(podman: Podman, image: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def large(on_disk: Path) -> Iterator[Path]:
     """1 GiB of which no two pieces are alike."""
-    path = tmp_path_factory.mktemp("large") / "large.bin"
+    path = on_disk / "large.bin"
     with path.open("wb") as file:
         for number in range(LARGE // MIB):
             file.write(number.to_bytes(8, "big") * (MIB // 8))
