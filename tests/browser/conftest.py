@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     NewPage = Callable[..., Page]
 
-PATIENCE: Final = 30_000
+PATIENCE: Final = 60_000
 """Milliseconds that a test waits for what must come."""
 INSECURE: Final = "spool.test"
 """A name of this machine of which a browser does not think that it is safe without TLS."""
@@ -137,11 +137,11 @@ def stored(server: Server, count: int = 1) -> dict[str, dict[str, Any]]:
         files: list[dict[str, Any]] = server.get("/files")["files"]
         return files if len(files) == count else []
 
-    return {record["filename"]: record for record in eventually(found, 30)}
+    return {record["filename"]: record for record in eventually(found)}
 
 
 def throttle(page: Page, bytes_per_second: int) -> None:
-    """How fast the page may send; -1 is as fast as it can."""
+    """How fast the page may send from the next request on; -1 is as fast as it can."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
