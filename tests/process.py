@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -22,7 +24,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 import pytest
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
@@ -255,6 +256,17 @@ def eventually(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
         assert waited < timeout, f"did not happen within {timeout:g} seconds, last seen was {value!r}"
         time.sleep(min(0.002 + waited / 20, 0.05))  # to look may cost both processors some time
     return value
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that stays free: it is one of those that the system gives no client."""
+    lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split())
+    ports = [*range(10_000, lowest), *range(highest + 1, 65_536)]
+    for _ in range(1000):
+        port = secrets.choice(ports)  # another run may ask at the same time
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def lacking(what: str) -> NoReturn:

@@ -6,7 +6,6 @@ import hashlib
 import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.clients.conftest import installed_packages
-from tests.process import Server, eventually, lacking
+from tests.process import Server, eventually, free_port, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,11 +38,6 @@ _EXPECTED: Final = re.compile(
     r"|Cross-Origin-Opener-Policy header has been ignored"
 )
 """What a browser writes of a server that is killed or a request that is refused, on its console."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from playwright.sync_api import expect
 
 from spool.model import File, FileId, Key
 from spool.store import open_index
-from tests.browser.conftest import free_port, sample, stored, throttle
-from tests.process import EFFORT, Server, curl, eventually
+from tests.browser.conftest import sample, stored, throttle
+from tests.process import EFFORT, Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import address, free_port, sample, stored, throttle
-from tests.process import Server, eventually
+from tests.browser.conftest import address, sample, stored, throttle
+from tests.process import Server, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.process import Answer, Server, curl, eventually
+from tests.process import Answer, Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,12 +100,6 @@ def find_nginx() -> str:
     if os.environ.get("SPOOL_TEST_REQUIRE_ALL") == "1":
         pytest.fail("nginx is not installed")
     pytest.skip("nginx is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_it_listens(nginx: subprocess.Popen[bytes], port: int, log: Path) -> None:

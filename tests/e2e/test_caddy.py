@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_proxy import DEPLOY, Site, certify, free_port, listens, tool
-from tests.process import Server, curl, eventually
+from tests.e2e.test_proxy import DEPLOY, Site, certify, listens, tool
+from tests.process import Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 DIALECTS = ["tus", "rufh"]
 DATA = Random(3).randbytes(3_000_000)
 SENT = 700_000  # of it, by the connection that is taken over
-PROMISED = 0.2
-BEARABLE = 1.0  # seconds, on a machine that does much else
+BEARABLE = 20.0
+"""Seconds: the first client, which sends nothing more, would be given up after 30."""
 HEADERS = {
     "tus": ["Tus-Resumable: 1.0.0", "Content-Type: application/offset+octet-stream"],
     "rufh": ["Upload-Draft-Interop-Version: 8", "Content-Type: application/partial-upload"],
@@ -248,7 +248,7 @@ def test_head_during_a_fast_patch(server: Server, dialect: str) -> None:
         client.ask(client.head("DELETE", client.path))
     print(f"\n{dialect}: the slowest HEAD of 25 during a fast PATCH took {slowest * 1000:.1f} ms")  # noqa: T201
     assert not lost, f"a digest that is not that of the bytes: {lost}"
-    assert slowest < BEARABLE * 2
+    assert slowest < BEARABLE
 
 
 FLOOD = Random(5).randbytes(24_000_000)

@@ -13,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.process import Answer, Server, curl, eventually, lacking
+from tests.process import Answer, Server, curl, eventually, free_port, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +69,6 @@ class Site:
 
     def buffered(self) -> list[Path]:
         return [path for path in self.temporary.rglob("*") if path.is_file() and path.name != "nginx.pid"]
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
