@@ -51,8 +51,8 @@ def impatient(tmp_path: Path) -> Iterator[Server]:
 
 
 def send_slowly(server: Server, pool: ThreadPoolExecutor, *arguments: str) -> Future[Answer]:
-    """An upload of about two seconds, which has begun."""
-    future = pool.submit(curl, "--limit-rate", "1500K", *arguments)
+    """An upload of about four seconds, which has begun: long enough, also under load."""
+    future = pool.submit(curl, "--limit-rate", "750K", *arguments)
     eventually(server.staged)
     return future
 
@@ -186,7 +186,7 @@ def big_file(server: Server, tmp_path: Path) -> tuple[str, str]:
 
 def test_stop_lets_a_download_end(server: Server, pool: ThreadPoolExecutor, tmp_path: Path) -> None:
     url, sha256 = big_file(server, tmp_path)
-    download = pool.submit(curl, "-L", "--limit-rate", "40M", url)
+    download = pool.submit(curl, "-L", "--limit-rate", "20M", url)
     eventually(lambda: opened(server))
     drain(server)
     assert not download.done()
