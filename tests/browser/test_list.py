@@ -19,8 +19,8 @@ from playwright.sync_api import expect
 
 from spool.model import File, FileId, Key
 from spool.store import open_index
-from tests.browser.conftest import free_port, sample, stored, throttle
-from tests.process import EFFORT, Server, curl, eventually
+from tests.browser.conftest import sample, stored, throttle
+from tests.process import EFFORT, Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def visible(page: Page) -> Locator:
 
 def delete(server: Server, id: str) -> int:
     request = urllib.request.Request(f"{server.url}/files/{id}", method="DELETE")
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return int(response.status)
 
 
@@ -135,8 +135,8 @@ class TestStill(_Three):
     def test_row_stays_under_the_pointer_when_uploads_end_and_others_delete(
         self, page: Page, new_page: NewPage, server: Server, tmp_path: Path
     ) -> None:
-        sample(tmp_path / "large.bin", 3_000_000)
-        throttle(page, 2_000_000)
+        sample(tmp_path / "large.bin", 8_000_000)
+        throttle(page, 1_000_000)  # eight seconds to get there with the pointer
         page.set_input_files("#picker", tmp_path / "large.bin")
         expect(page.locator("#queue > li")).to_have_count(1)
         page.get_by_role("button", name="Delete a.txt").hover()
