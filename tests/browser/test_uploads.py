@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import address, free_port, sample, stored, throttle
+from tests.browser.conftest import address, free_port, paste, sample, stored, throttle
 from tests.process import Server, eventually
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_picker_stores_many_files_which_then_are_in_the_list(page: Page, server:
 def test_files_chosen_before_the_script_has_come_are_sent(new_page: NewPage, server: Server, tmp_path: Path) -> None:
     page = new_page(None)
     late: list[Route] = []
-    page.route("**/picking.js", late.append)
+    page.route("**/picking.js", lambda route: late.append(route))  # noqa: PLW0108  # Playwright marks what it calls
     page.goto("/", wait_until="commit")
     digest = sample(tmp_path / "early.bin", 5000)
     page.set_input_files("#picker", tmp_path / "early.bin")
@@ -97,11 +97,7 @@ def test_drop_stores_files(page: Page, server: Server, tmp_path: Path) -> None:
 
 
 def test_paste_stores_a_file_under_a_name_of_its_own(page: Page, server: Server) -> None:
-    page.evaluate("""() => {
-        const clipboardData = new DataTransfer();
-        clipboardData.items.add(new File(["pasted"], "image.png", { type: "image/png" }));
-        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
-    }""")
+    paste(page, 6)
     [name] = stored(server)
     assert re.fullmatch(r"pasted-[\d-]{19}\.png", name)
 
@@ -382,6 +378,18 @@ class TestRefusals:
         page.set_input_files("#picker", tmp_path / "innocent.bin")
         expect(page.locator("#queue .wrong")).to_have_text("Files of type text/html are not accepted here.")
         assert server.files() == []
+
+
+def test_who_sees_no_list_sees_what_was_stored(new_page: NewPage, server: Server) -> None:
+    from tests.browser.conftest import sign_in, token  # noqa: PLC0415
+
+    page = new_page(None)
+    page.clock.install()
+    sign_in(page, token(server, "upload"))
+    paste(page, 5000)
+    expect(page.locator("#queue > li")).to_contain_text("Stored, 5.0 kB")
+    page.clock.run_for(10_000)
+    expect(page.locator("#queue > li")).to_contain_text("Stored, 5.0 kB")
 
 
 def test_upload_is_made_by_who_is_signed_in(new_page: NewPage, server: Server, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ const SPAN = 4000; // milliseconds over which speed is told
 const FINAL = [400, 401, 403, 404, 405, 410, 412, 413, 415, 422, 460]; // another try would be answered the same
 
 // `stored` gets each file that is there now, and where to delete it if that was told; `refused` is called when none is;
-// `unproven` says what to do where the server no longer knows who sends.
-export function begin(form, { stored, refused = () => {}, unproven }) {
-  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused, unproven });
+// `unproven` says what to do where the server no longer knows who sends. `lasting` is for who sees no list of what is stored.
+export function begin(form, { stored, refused = () => {}, unproven, lasting = false }) {
+  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused, unproven, lasting });
   uploads.remember();
   listen(form, (found) => uploads.take(found));
   window.addEventListener("online", () => uploads.wake());
@@ -201,7 +201,7 @@ class Item {
     announce(`${this.file.name} is stored`);
     forget(this.path);
     this.uploads.stored(this.file, answer?.getHeader("Link")?.match(/<([^>]+)>; rel="edit"/)?.[1]);
-    setTimeout(() => this.uploads.drop(this), 4000);
+    if (!this.uploads.lasting) setTimeout(() => this.uploads.drop(this), 4000);
     this.uploads.next();
   }
 
