@@ -296,13 +296,6 @@ def traced(thread: int) -> int:
 
 
 def without_nameless_files(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Server:
-    """A server whose one try to give a nameless file a name fails at each start, as it does on some file systems."""
-    return _WithoutNamelessFiles(directory, *arguments, env=env, prefix=[*strace("linkat", "error=EXDEV"), "-D"])
-
-
-class _WithoutNamelessFiles(Server):
-    def start(self) -> Self:
-        super().start()
-        os.kill(traced(self.pid), signal.SIGTERM)
-        eventually(lambda: not traced(self.pid))
-        return self
+    """A server whose staged files all have names, as it is on some file systems."""
+    launcher = Path(__file__).with_name("without_nameless_files.py")
+    return Server(directory, *arguments, env=env, prefix=[sys.executable, str(launcher)])

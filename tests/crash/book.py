@@ -129,9 +129,17 @@ def _is_there(found: int | None, size: int, state: str) -> bool:
     return found == size or (state != "file" and found is not None and found > size)
 
 
+def wait_for_accounts(server: Server) -> None:
+    """Until nothing is unaccounted for."""
+    try:
+        eventually(lambda: not unaccounted(server), 30)
+    except AssertionError:
+        raise AssertionError(f"unaccounted for: {sorted(unaccounted(server))}") from None
+
+
 def settle(server: Server, book: Book, uploads: list[Upload]) -> None:
     """Holds what the server has after a crash against what its clients know."""
-    eventually(lambda: not unaccounted(server))
+    wait_for_accounts(server)
     listed = listing(server)
     new = book.enter(uploads, listed)
     book.check(listed)

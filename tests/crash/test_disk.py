@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.book import WAYS, check_bytes, content, listing, unaccounted
+from tests.crash.book import WAYS, check_bytes, content, listing, unaccounted, wait_for_accounts
 from tests.crash.operation import UPLOADS, OneShot, Reply, Resumable, ask
 from tests.process import Server, eventually, lacking, slowed
 
@@ -94,7 +94,7 @@ def test_full_disk_still_lists_serves_and_deletes(tmp_path: Path, options: str, 
         server.kill()
         server.start()  # on a full disk
         check_full(server, taken)
-        eventually(lambda: not unaccounted(server))
+        wait_for_accounts(server)
         print(f"\n{options}: {len(taken)} files, then 507")  # noqa: T201  # the numbers are worth reading
 
 
@@ -170,7 +170,7 @@ def test_read_only_disk_refuses_uploads_and_recovers(tmp_path: Path) -> None:
         eventually(lambda: ask(server, "GET", "/readyz").status == 200)
         assert listing(server).keys() == {"before-0", "resumed", "after-0"}
         server.restart()
-        eventually(lambda: not unaccounted(server))
+        wait_for_accounts(server)
         for kept in (before, upload, after):
             kept.check(server, listing(server))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash import book
-from tests.crash.book import listing, unaccounted
+from tests.crash.book import listing, wait_for_accounts
 from tests.crash.operation import INLINE_UPLOADS, UPLOADS, OneShot, Resumable, Way
 from tests.crash.tracer import Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
 from tests.process import EFFORT, Server, eventually, slowed
@@ -94,7 +94,7 @@ class Sweep:
 
     def settle(self) -> None:
         """All that was refused has left nothing."""
-        eventually(lambda: not unaccounted(self.server), 20)
+        wait_for_accounts(self.server)
         listed = listing(self.server)
         for operation in self.settled:
             operation.check(self.server, listed)

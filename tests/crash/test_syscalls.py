@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash import book
-from tests.crash.book import listing, unaccounted
+from tests.crash.book import listing, unaccounted, wait_for_accounts
 from tests.crash.operation import INLINE_OPERATIONS, OPERATIONS, OneShot, Way
 from tests.crash.tracer import LOOP, Point, count, faulty, in_both_stores, recorded, spread, struck, warm_up
-from tests.process import EFFORT, Server, eventually, slowed
+from tests.process import EFFORT, Server, slowed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ class Sweep:
         return not self.server.running
 
     def _settle(self, operation: Operation) -> None:
-        eventually(lambda: not unaccounted(self.server))
+        wait_for_accounts(self.server)
         operation.check(self.server, listing(self.server))
         operation.go_on(self.server)
         listed = listing(self.server)
@@ -103,7 +103,10 @@ def sweep(server: Server, way: Way) -> Sweep:
     with server:
         done = Sweep(server, way)
         points = done.points()
-        for point in spread(points, way.points, server.dir.name):
+        for tried, point in enumerate(spread(points, len(points), server.dir.name)):
+            # threads of one role share their work: a point may not come again when it is its turn
+            if tried >= way.points and {kind for kind, _ in done.killed} == way.operations.keys():
+                break
             done.strike(point)
     return done
 
@@ -111,8 +114,8 @@ def sweep(server: Server, way: Way) -> Sweep:
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_kill_before_any_call_of_a_commit_leaves_all_or_nothing(tmp_path: Path, way: Way) -> None:
     results = in_both_stores(lambda server: sweep(server, way), tmp_path, {**ENV, **way.env})
-    assert {kind for result in results.values() for kind, _ in result.killed} == way.operations.keys()
     for store, result in results.items():
+        assert {kind for kind, _ in result.killed} == way.operations.keys()
         calls: Counter[str] = Counter()
         for (_, call), amount in result.killed.items():
             calls[call] += amount

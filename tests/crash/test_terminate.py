@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.crash.book import WAYS, Book, check_bytes, listing, settle, unaccounted
+from tests.crash.book import WAYS, Book, check_bytes, listing, settle, wait_for_accounts
 from tests.crash.uploader import Uploader
-from tests.process import EFFORT, Server, eventually
+from tests.process import EFFORT, Server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def test_stop_under_load_keeps_what_it_answered_and_leaves_nothing_else(tmp_path
     with Server(tmp_path / "spool") as server:
         listed = listing(server)
         check_bytes(server, book.kept.values(), listed)
-        eventually(lambda: not unaccounted(server))
+        wait_for_accounts(server)
         assert "Traceback" not in server.log()
         assert not [line for line in server.log().splitlines() if '"level": "error"' in line]
     print(  # noqa: T201  # the numbers are worth reading

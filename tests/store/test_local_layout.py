@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from spool.errors import NotFound, Unavailable
 from spool.store.local.layout import Layout, scan
+from tests.process import strace
 
 from .blobstore_suite import KEY
 
@@ -32,3 +35,13 @@ def test_link_of_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         layout.read(KEY, staged=False)
     layout.close()
+
+
+def test_store_does_without_nameless_files_that_cannot_get_a_name(tmp_path: Path) -> None:
+    program = f"from spool.store.local.layout import *; print(Layout(Path({str(tmp_path)!r}), nameless=True).nameless)"
+    command = [sys.executable, "-c", f"from pathlib import Path; {program}"]
+    found = [
+        subprocess.run([*prefix, *command], capture_output=True, check=True, text=True, timeout=60).stdout.strip()
+        for prefix in ([], strace("linkat", "error=EXDEV"))
+    ]
+    assert found == ["True", "False"]
