@@ -31,7 +31,7 @@ export class Still {
     if (!this.above) return;
     const [before, height] = [this.height, this.above.offsetHeight];
     this.height = height;
-    document.documentElement.style.overflowAnchor = this.held ? "none" : ""; // or the browser would scroll, too
+    document.documentElement.style.overflowAnchor = this.held ? "none" : ""; // where browsers scroll by themselves, and sooner
     if (!this.held) return;
     this.above.style.minBlockSize = `${height}px`;
     if (height <= before) return;

@@ -72,7 +72,7 @@ class Uploads {
   async recall(upload) {
     const { filename: name = "file", folder = "" } = upload.metadata;
     const item = new Item(this, { name, size: upload.size }, folder);
-    Object.assign(item, { remembered: upload, path: pathOf(upload.uploadUrl) });
+    Object.assign(item, { remembered: upload, path: pathOf(upload.uploadUrl), state: "paused" });
     await claim(item.path, item.over);
     const kept = await find(item.path);
     const done = localStorage.getItem(upload.urlStorageKey) === null;
