@@ -187,6 +187,7 @@ class TestDropped:
     def test_goes_on_by_itself_after_a_reload(self, page: Page, server: Server, digest: str) -> None:
         with page.expect_request(lambda request: request.method == "PATCH") as patch:
             page.reload()
+        throttle(page, -1)
         assert 0 < int(patch.value.headers["upload-offset"]) < SMALLER
         assert stored(server)["large.bin"]["sha256"] == digest
         expect(page.locator("#queue > li")).to_have_count(0)
