@@ -146,6 +146,8 @@ def _downloads(table: Table) -> Iterator[Bar]:
 
 _ALONE = {
     "page of 100, the worst of these, p99 ms": 10,
+    "the longest transaction beside a sweep, CPU ms": 50,
+    "the longest transaction beside fsck --repair, CPU ms": 50,
     "spool --help, ms": 150,
     "spool serve to its first answer, ms": 500,
 }

@@ -223,7 +223,7 @@ def _from_file(path: Path | None) -> Iterator[_Given]:
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
     for section, keys in document.items():
         known = _keys(section, f"{path}: [{section}]")
         if not isinstance(keys, dict):
@@ -366,4 +366,6 @@ def _read_login(path: Path) -> dict[str, str]:
     try:
         return {name: TEXT.parse(value) for name, value in tomllib.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}; run `spool login` again") from error
+        raise ConfigError(
+            f"cannot read {path}: {getattr(error, 'strerror', error)}; run `spool login` again"
+        ) from error

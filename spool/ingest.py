@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import secrets
 from dataclasses import replace
 from itertools import starmap
 from time import monotonic
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from spool.errors import BeyondGrant, DigestMismatch, Gone, SpoolError
 from spool.labels import to_label
 from spool.metrics import Metrics
-from spool.model import File, FileId, Key, Staged, Upload, UploadId
+from spool.model import File, FileId, Key, Staged, Upload
 from spool.policy import file_too_large
-from spool.staging import Batch, Stage, batches, digests, fill, new_hashes, new_key, size_of, update
+from spool.staging import Batch, Stage, batches, digests, fill, new_hashes, new_id, size_of, update
 from spool.tokens import hash_secret, new_secret
 
 if TYPE_CHECKING:
@@ -97,8 +96,8 @@ class Ingest:
         """
         start, now, policy = monotonic(), self._clock(), self._policy.under(who.grant)
         terms = policy.admit(intent, now)
-        id = UploadId(secrets.token_hex(16))  # noqa: A001  # `id` is the word of the design
-        key = new_key(now, id)
+        id = new_id(now)  # noqa: A001  # `id` is the word of the design
+        key = Key(id)
         self._active.add(key)
         try:
             source = batches(_limited(body, terms.max_size), self.batch_size)

@@ -299,7 +299,7 @@ class Answers(Protocol):
         """The answer recorded by `finish` under this key at or after `since`."""
 
     async def forget(self, before: datetime) -> int:
-        """Answers recorded before `before` are gone; returns how many were."""
+        """Answers recorded before `before` are gone; returns how many were. In lots, as `Grants.forget_grants`."""
 
 
 class Tokens(Protocol):

@@ -11,16 +11,15 @@ complete, by reading its bytes once in a worker thread.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from spool import lifecycle
 from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound, Superseded
-from spool.model import Resumable, Staged, Upload, UploadId
+from spool.model import Key, Resumable, Staged, Upload, UploadId
 from spool.policy import file_too_large, require_lasting
-from spool.staging import HEAD, digests, new_hashes, new_key, update
+from spool.staging import HEAD, digests, new_hashes, new_id, update
 from spool.turn import Turn
 from spool.turns import Turns
 
@@ -80,8 +79,8 @@ class Resumption:
         now = self._clock()
         self.policy.under(who.grant).admit(intent, now)
         upload = Resumable(
-            id=(id := UploadId(secrets.token_hex(16))),  # noqa: A001  # `id` is the word of the design
-            key=new_key(now, id),
+            id=(id := new_id(now)),  # noqa: A001  # `id` is the word of the design
+            key=Key(id),
             owner=who.name,
             dialect=dialect,
             intent=intent,

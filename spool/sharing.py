@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Grants(Protocol):
-    """Leave that owners have given to guests. Every verb is one transaction, durable when it returns.
+    """Leave that owners have given to guests. Every verb but the last is one transaction, durable when it returns.
 
     What is told by whom has its entry in the audit log, as `ports.Audit` says.
     """
@@ -48,11 +48,14 @@ class Grants(Protocol):
         """What has come by the grant, and the uploads that are not finished; nothing for one that there is not."""
 
     async def forget_grants(self, before: datetime) -> int:
-        """Grants that expired or were revoked before `before` are gone, their files stay; returns how many were."""
+        """Grants that expired or were revoked before `before` are gone, their files stay; returns how many were.
+
+        A lot at a time, each in a transaction: other writes wait for no more than one.
+        """
 
 
 class Links(Protocol):
-    """Addresses at which single files are. Every verb is one transaction, durable when it returns.
+    """Addresses at which single files are. Every verb but the last is one transaction, durable when it returns.
 
     A link goes with its file. The audit log tells of links as of grants.
     """
@@ -80,4 +83,4 @@ class Links(Protocol):
         """So much of what was taken was not given out."""
 
     async def forget_links(self, before: datetime) -> int:
-        """Links that expired or were revoked before `before` are gone; returns how many were."""
+        """Links that expired or were revoked before `before` are gone, in lots as grants; returns how many were."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import secrets
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from spool.model import Key
+from spool.model import UploadId
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from datetime import datetime
 
-    from spool.model import Staged, UploadId
+    from spool.model import Staged
     from spool.ports import BlobWriter
 
 HEAD: Final = 4096
@@ -142,15 +143,18 @@ async def fill(held: list[bytes], source: AsyncIterator[Batch]) -> Batch | None:
     return None
 
 
-def new_key(now: datetime, id: UploadId) -> Key:
-    """The key for the bytes of an upload whose id is random. Its first two digits stand for a window of four seconds.
+def new_id(now: datetime) -> UploadId:
+    """The id of a new upload and of its file, and their key: 32 hex digits, of which the last 25 are random.
 
-    The local store spreads blobs over directories by these digits: uploads that are committed at the same time share
-    a directory and so its fsync, and all 256 directories fill evenly.
+    The first two stand for a window of four seconds. The local store spreads blobs over directories by these digits:
+    uploads that are committed at the same time share a directory and so its fsync, and all 256 directories fill evenly.
+    The next five order what is made within it, so that new rows lie side by side in the indexes of ids and keys.
     """
-    return Key(f"{int(now.timestamp()) >> 2 & 0xFF:02x}{id[:30]}")
+    ticks = int(now.timestamp() * 1024)
+    window, turn, within = ticks >> 12 & 0xFF, ticks >> 20 & 0xFF, ticks & 0xFFF
+    return UploadId(f"{window:02x}{turn:02x}{within:03x}{secrets.randbits(100):025x}")
 
 
 def is_key(name: str) -> bool:
-    """Whether `new_key` may have made this name."""
+    """Whether `new_id` may have made this name."""
     return re.fullmatch(r"[0-9a-f]{32}", name) is not None

@@ -388,10 +388,19 @@ def test_revoked_token_is_gone(tmp_path: Path) -> None:
     assert [line.split()[1] for line in spool("token", "ls", "--dir", tmp_path).stdout.splitlines()] == ["cam2"]
 
 
-def test_revoking_an_unknown_token_fails(tmp_path: Path) -> None:
-    make_token(tmp_path, "--name", "cam1", "--scope", "upload")
-    line = complaint("token", "revoke", "--dir", tmp_path, "cam1", code=1)
-    assert line == "spool: there is no such token: `spool token ls` shows the id of each"
+def test_revoking_unknown_tokens_fails_and_revokes_the_others(tmp_path: Path) -> None:
+    for name in ("cam1", "cam1"):
+        make_token(tmp_path, "--name", name, "--scope", "upload")
+    first, second = (line.split()[0] for line in spool("token", "ls", "--dir", tmp_path).stdout.splitlines())
+    line = complaint("token", "revoke", "--dir", tmp_path, "cam1", first, f"{first}\n{second}", second, code=1)
+    unknown = rf"'cam1', '{first}\n{second}'"
+    assert line == f"spool: there is no token with the id {unknown}: `spool token ls` shows the id of each"
+    assert spool("token", "ls", "--dir", tmp_path).stdout == ""
+
+
+def test_directory_that_cannot_be_used_is_told_with_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert complaint("serve", "--dir", tmp_path / "file", code=1) == f"spool: cannot use {tmp_path}/file: File exists"
 
 
 def test_token_counts_at_once_for_a_server_that_runs(server: Server) -> None:

@@ -144,6 +144,10 @@ def test_mistake_in_the_file_is_named_with_its_mend(tmp_path: Path, text: str, n
     assert [name for name in [str(path), *names] if name not in line] == []
 
 
+def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert complaint(tmp_path / "spool.toml", {}, {}) == f"cannot read {tmp_path}/spool.toml: No such file or directory"
+
+
 @pytest.mark.parametrize("content", [b"\xff", b"\x00"])
 def test_file_that_is_no_text_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "spool.toml"

@@ -611,6 +611,26 @@ async def test_keys_and_ids_never_repeat(bench: Bench) -> None:
     assert len({upload.key for upload in uploads}) == len({upload.id for upload in uploads}) == 50
 
 
+async def test_keys_and_ids_that_are_made_one_after_the_other_are_in_order_also_among_older_ones(bench: Bench) -> None:
+    ingest = bench.ingest()
+    made = []
+    for second in (-1024, 0, 1024):  # windows of the same number
+        for millisecond in (0, 1, 9, 400, 3999):
+            bench.clock.time = NOON + timedelta(seconds=second, milliseconds=millisecond)
+            made.append(await receive(ingest, b""))
+    assert [upload.key for upload in made] == sorted(upload.key for upload in made)
+    assert [upload.id for upload in made] == sorted(upload.id for upload in made)
+    assert len({upload.key[:4] for upload in made}) == 3
+
+
+async def test_ids_hold_100_random_bits(bench: Bench) -> None:
+    ingest = bench.ingest()
+    ids = [int((await receive(ingest, b"")).id[7:], 16) for _ in range(50)]
+    assert min(ids) >> 100 == max(ids) >> 100 == 0
+    for bit in range(100):
+        assert {number >> bit & 1 for number in ids} == {0, 1}, bit
+
+
 async def test_equal_bytes_are_kept_once(bench: Bench) -> None:
     ingest = bench.ingest()
     one, two = [(await ingest.commit([await receive(ingest, b"data", Intent(name))]))[0] for name in "ab"]

@@ -38,9 +38,9 @@ def add_token(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="repeat for several")
     create.add_argument("--expires", type=parse_lifetime, metavar="DURATION", help="such as 30d (default: never)")
     add_common(commands.add_parser("ls", help="list the tokens"), _list_tokens)
-    revoke = commands.add_parser("revoke", help="make a token worthless")
+    revoke = commands.add_parser("revoke", help="make tokens worthless")
     add_common(revoke, _revoke_token)
-    revoke.add_argument("id", type=parse_text, help="as `spool token ls` shows it")
+    revoke.add_argument("ids", nargs="+", type=parse_text, metavar="ID", help="as `spool token ls` shows it")
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +86,15 @@ def _list_tokens(arguments: argparse.Namespace) -> int:
 
 def _revoke_token(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
-        try:
-            await index.revoke(TokenId(arguments.id), by_command())
-        except NotFound as error:
-            raise NotFound("there is no such token: `spool token ls` shows the id of each") from error
+        unknown = []
+        for id_ in arguments.ids:
+            try:
+                await index.revoke(TokenId(id_), by_command())
+            except NotFound:
+                unknown.append(id_)
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            raise NotFound(f"there is no token with the id {names}: `spool token ls` shows the id of each")
 
     return with_storage(arguments, work)
 

@@ -42,7 +42,8 @@ def add_get(parser: argparse.ArgumentParser) -> None:
 def add_rm(parser: argparse.ArgumentParser) -> None:
     """The arguments of `spool rm`."""
     _add_remote(parser, _rm)
-    parser.add_argument("ids", nargs="+", type=parse_text, metavar="ID|URL", help="as `spool ls` shows it")
+    what = "as `spool ls` shows it, or `spool put` to a guest link"
+    parser.add_argument("ids", nargs="+", type=parse_text, metavar="ID|URL", help=what)
 
 
 def add_link(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from spool.cli.command import (
 from spool.cli.report import Report, printable
 from spool.client import Busy, Changed, Client, Failure, File, Guest, Mismatch
 from spool.client.client import split_address
+from spool.client.deletion import split_delete_url
 from spool.client.guest import is_guest_link
 from spool.client.problems import is_passing
 from spool.config import ClientSettings, ConfigError, client_settings, save_login
@@ -91,7 +92,7 @@ def rm(arguments: argparse.Namespace) -> int:
     addresses = [_address(arguments, text) for text in arguments.ids]
 
     async def work(client: Client) -> int:
-        return max([await _attempt(Report(), name, partial(client.delete, name)) for _, name in addresses])
+        return max([await _attempt(Report(), _hide(name), partial(client.delete, name)) for _, name in addresses])
 
     return _run(client_settings(next((server for server, _ in addresses if server), None)), arguments.tries, work)
 
@@ -240,10 +241,19 @@ def _address(arguments: argparse.Namespace, text: str) -> tuple[str | None, str]
 
     `--to` goes before the server in an address, which may know itself by a name that is not reached from here.
     """
+    if found := split_delete_url(text):
+        reached = client_settings(arguments.to or found[0]).url
+        return reached, "".join((reached, *found[1:]))
     server, name = split_address(text) or (None, text)
     if server is None and "://" in text:
         server = URL.parse("://".join(urlsplit(text)[:2]))
     return arguments.to or server, name
+
+
+def _hide(address: str) -> str:
+    """What may be shown of it: no secret."""
+    found = split_delete_url(address)
+    return address if found is None else f"{found[0]}{found[1]}..."
 
 
 async def _put_all(arguments: argparse.Namespace, client: Client | Guest) -> int:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from spool.client.connection import Connection
+from spool.client.deletion import delete_at, delete_by, split_delete_url
 from spool.client.download import Content, Fetch
-from spool.client.failures import Failure, StrangeAnswer
+from spool.client.failures import StrangeAnswer
 from spool.client.file import File, parse_file
 from spool.client.link import Link, MadeLink, parse_link
-from spool.client.patience import Patience, persist
+from spool.client.patience import persist
 from spool.client.uploader import Uploader, expiry, ignore
-from spool.errors import NotFound, SpoolError
 from spool.units import URL
 
 if TYPE_CHECKING:
@@ -120,19 +120,14 @@ class Client(Uploader[File]):
         return target
 
     async def delete(self, id: str) -> None:
-        """The file is gone, durably. Raises NotFound, but not for what an earlier try of this call has deleted."""
-        patience = Patience(self._tries)
-        while True:
-            try:
-                await self._connection.ask("DELETE", self._path(id))
-            except NotFound:
-                if patience.failed:
-                    return
-                raise
-            except (SpoolError, Failure) as error:
-                await patience.wait(error)
-            else:
-                return
+        """The file is gone, durably; `id` may be a `delete_url`, too, for which no token is sent.
+
+        Raises NotFound, but not for what an earlier try of this call has deleted.
+        """
+        if split_delete_url(id):
+            await delete_by(id, server=self._connection.url, tries=self._tries)
+        else:
+            await delete_at(self._connection, self._path(id), self._tries)
 
     async def link(self, id: str, *, expires: timedelta | None = None, downloads: int | None = None) -> MadeLink:
         """A new link: whoever has its address gets the file, without a token.

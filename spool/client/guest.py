@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from spool.client.connection import Connection
+from spool.client.deletion import delete_by
 from spool.client.failures import StrangeAnswer
 from spool.client.file import Sent
 from spool.client.patience import persist
@@ -55,6 +56,14 @@ class Guest(Uploader[Sent]):
     async def invitation(self) -> Invitation:
         """What may come by the grant. Raises NotFound, Gone, PassphraseRequired."""
         return _parse_invitation((await persist(self._tries, lambda: self._connection.ask("GET", ""))).json())
+
+    async def delete(self, delete_url: str) -> None:
+        """A file that a guest sent is gone, durably; its `Sent` has the address, which works as long as the grant does.
+
+        Raises NotFound, but not for what an earlier try of this call has deleted; ValueError for another address.
+        """
+        server = self._connection.url.rpartition("/g/")[0]
+        await delete_by(delete_url, server=server, tries=self._tries)
 
 
 def is_guest_link(address: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spool.client import Guest
+from spool.client import Client, Guest
 from spool.errors import BeyondGrant, Gone, NotFound, PassphraseRequired
 from tests.client.command import Home, Terminal, finished
 from tests.client.proxy import Proxy
@@ -77,6 +77,30 @@ def test_put_stores_the_file_for_the_owner_and_prints_what_deletes_it(operator: 
     assert (newest["owner"], newest["filename"], newest["metadata"]) == ("ada", "song.txt", {"take": "3"})
     assert newest["sha256"] == hashlib.sha256(b"la la la").hexdigest()
     assert curl("-X", "DELETE", address).status == 204
+
+
+def test_rm_deletes_by_what_put_printed_and_sends_no_token(server: Server, operator: Home, home: Home) -> None:
+    first, second = (home.run("put", "song.txt", "--to", link(operator)).out.split()[0] for _ in range(2))
+    with Proxy(server.port) as proxy:
+        home.run("rm", first, second, "--to", proxy.url)
+    assert [request.method for request in proxy.requests] == ["DELETE", "DELETE"]
+    assert not any("authorization" in request.headers for request in proxy.requests)
+    assert not {first.split("/")[4], second.split("/")[4]} & {file["id"] for file in came(operator)}
+    secret = first.rpartition("/")[2]
+    gone = home.run("rm", first, code=4).complaint
+    assert gone.startswith(f"{first.removesuffix(secret)}...: ")
+    assert gone.endswith("(not-found)")
+    elsewhere = home.run("rm", first.replace("127.0.0.1", "localhost"), second, code=4)
+    assert "is a file of another server" in elsewhere.err
+    assert secret not in elsewhere.err
+
+
+def test_rm_goes_on_when_the_answer_was_lost(server: Server, operator: Home, home: Home) -> None:
+    address = home.run("put", "song.txt", "--to", link(operator)).out.split()[0]
+    with Proxy(server.port) as proxy:
+        proxy.cut_answer_to = {"DELETE"}
+        home.run("rm", address, "--to", proxy.url)
+    assert len(proxy.of("DELETE")) == 2
 
 
 def test_put_tells_a_program_what_a_guest_knows(operator: Home, home: Home) -> None:
@@ -203,6 +227,23 @@ async def test_guest_learns_what_may_come_and_stores_a_stream(operator: Home) ->
         await guest.put(stream(b"la"))
         with pytest.raises(BeyondGrant):
             await guest.put(stream(b"la"))
+
+
+async def test_guest_deletes_what_it_sent(server: Server, operator: Home) -> None:
+    async with Guest(await to_thread(link, operator)) as guest:
+        sent = await guest.put(stream(b"la"))
+        assert sent.delete_url is not None
+        await guest.delete(sent.delete_url)
+        with pytest.raises(NotFound):
+            await guest.delete(sent.delete_url)
+        with pytest.raises(ValueError, match="another server"):
+            await guest.delete(sent.delete_url.replace("127.0.0.1", "localhost"))
+        with pytest.raises(ValueError, match="/d/"):
+            await guest.delete(sent.id)
+    assert sent.id not in {file["id"] for file in await to_thread(came, operator)}
+    async with Client(server.url) as client:
+        with pytest.raises(NotFound):
+            await client.delete(sent.delete_url)
 
 
 async def test_guest_is_told_why_not(operator: Home, home: Home) -> None:

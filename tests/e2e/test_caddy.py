@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,12 +26,10 @@ CONFIG = DEPLOY / "Caddyfile"
 MIB = 1024 * 1024
 SIZE = 64 * MIB
 """More than all sockets and buffers on the way take."""
-OURS = """
-{
+OURS = """{
 	admin off
 	auto_https disable_redirects
 	skip_install_trust
-}
 """
 
 
@@ -39,27 +38,34 @@ def homes(directory: Path) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(directory))}
 
 
+@contextmanager
+def serving(root: Path, port: int, upstream: int) -> Iterator[None]:
+    """Caddy on this port, in front of whatever is on the other one; its log is `root / "caddy.log"`."""
+    caddy = tool("caddy")
+    certify(root / "tls")
+    text = CONFIG.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{upstream}").replace("{\n", OURS, 1)
+    ours = f"https://localhost:{port} {{\n\ttls {root}/tls/cert.pem {root}/tls/key.pem"
+    (root / "Caddyfile").write_text(text.replace("spool.example.org {", ours))
+    command = [caddy, "run", "--adapter", "caddyfile", "--config", str(root / "Caddyfile")]
+    with (root / "caddy.log").open("wb") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log, env=homes(root / "tmp"))
+    try:
+        eventually(lambda: running.poll() is not None or listens(port), 20)
+        assert running.poll() is None, (root / "caddy.log").read_text()
+        yield
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(10)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    caddy, root, port = tool("caddy"), tmp_path_factory.mktemp("caddy"), free_port()
-    certify(root / "tls")
+    root, port = tmp_path_factory.mktemp("caddy"), free_port()
     env = {"SPOOL_SERVER_BASE_URL": f"https://localhost:{port}", "SPOOL_SERVER_TRUSTED_PROXIES": "127.0.0.1/32"}
     create = [sys.executable, "-m", "spool", "token", "create", "--name", "ada", "--scope", "admin"]
     token = subprocess.check_output([*create, "--dir", str(root / "data")], text=True).strip()
-    with Server(root / "data", env=env) as server:
-        text = CONFIG.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
-        ours = f"https://localhost:{port} {{\n\ttls {root}/tls/cert.pem {root}/tls/key.pem"
-        (root / "Caddyfile").write_text(OURS + text.replace("spool.example.org {", ours))
-        command = [caddy, "run", "--adapter", "caddyfile", "--config", str(root / "Caddyfile")]
-        with (root / "caddy.log").open("wb") as log:
-            running = subprocess.Popen(command, stdout=log, stderr=log, env=homes(root / "tmp"))
-        try:
-            eventually(lambda: running.poll() is not None or listens(port), 20)
-            assert running.poll() is None, (root / "caddy.log").read_text()
-            yield Site(server, port, root / "tmp", token)
-        finally:
-            running.send_signal(signal.SIGTERM)
-            running.wait(10)
+    with Server(root / "data", env=env) as server, serving(root, port, server.port):
+        yield Site(server, port, root / "tmp", token)
 
 
 def test_file_is_right_and_formatted_as_usual(tmp_path: Path) -> None:
@@ -118,12 +124,27 @@ def test_secrets_of_addresses_are_not_in_its_log(site: Site) -> None:
     file = site.curl("-T-", "/files/c.txt", stdin=b"hello").json
     link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
     secret = link.rpartition("/")[2]
-    for path in (f"/l/{secret}?a=b", f"/g/{secret}/files?token={secret}", f"/d/{file['id']}/{secret}"):
-        site.curl(path)
-    eventually(lambda: f'"uri":"/d/{file["id"]}/..."' in log.read_text())
+    paths = (f"/l/{secret}?a=b", f"/G/./{secret}/files?token={secret}", f"/%6c/{secret}", f"/d/{file['id']}/{secret}")
+    for path in paths:
+        site.curl("--path-as-is", "-H", f"Referer: {link}", path)
+    grant = site.curl("--json", "{}", "/grants").json["url"].rpartition("/")[2]
+    created = site.curl("-X", "POST", "-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Length: 0", f"/g/{grant}/tus")
+    assert grant in created.headers["location"]
+    assert "/d/" in created.headers["link"]
+    told = created.headers["link"].partition(">")[0].rpartition("/")[2]
+    eventually(lambda: '"uri":"/d/...' in log.read_text())
     shown = log.read_text()
     assert '"uri":"/l/......"' in shown
-    assert secret not in shown
+    assert [hidden for hidden in (secret, grant, told) if hidden in shown] == []
+
+
+def test_secrets_of_addresses_are_not_in_the_log_of_its_errors(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, port, upstream=free_port()):
+        assert curl("-k", f"https://localhost:{port}/g/swordfish").status == 502
+        shown = eventually(lambda: re.findall("{.*refused.*}", (tmp_path / "caddy.log").read_text()))
+    assert "swordfish" not in (tmp_path / "caddy.log").read_text()
+    assert json.loads(shown[0])["request"]["uri"] == "/g/..."
 
 
 def test_resumable_upload_goes_through(site: Site) -> None:

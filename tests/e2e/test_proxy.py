@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,31 +77,38 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    nginx, root, port = tool("nginx"), tmp_path_factory.mktemp("compose"), free_port()
+@contextmanager
+def serving(root: Path, port: int, upstream: str) -> Iterator[None]:
+    """nginx on this port, in front of whatever is at the address; its log is `root / "nginx.log"`."""
+    nginx = tool("nginx")
     certify(root / "tls")
     (root / "tmp").mkdir()
+    places = {"http://spool:8080": upstream, "8443": str(port)}
+    places |= {f" /{name}/": f" {root}/{name}/" for name in ("tmp", "tls", "data")}
+    config = re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], CONFIG)
+    user = f"user {getpass.getuser()} {grp.getgrgid(os.getgid()).gr_name};\ndaemon off;\n"
+    (root / "nginx.conf").write_text((user if os.getuid() == 0 else "daemon off;\n") + config)
+    command = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
+    with (root / "nginx.log").open("wb") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        eventually(lambda: running.poll() is not None or listens(port), 20)
+        assert running.poll() is None, (root / "nginx.log").read_text()
+        yield
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(10)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    root, port = tmp_path_factory.mktemp("compose"), free_port()
     env = {**SPOOL["environment"], "SPOOL_SERVER_BASE_URL": f"https://localhost:{port}"}
     env["SPOOL_SERVER_TRUSTED_PROXIES"] = "127.0.0.1"
     create = [sys.executable, "-m", "spool", "token", "create", "--name", "ada", "--scope", "admin"]
     token = subprocess.check_output([*create, "--dir", str(root / "data")], text=True).strip()
-    with Server(root / "data", env=env) as server:
-        places = {"http://spool:8080": server.url, "8443": str(port)}
-        places |= {f" /{name}/": f" {root}/{name}/" for name in ("tmp", "tls", "data")}
-        config = re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], CONFIG)
-        user = f"user {getpass.getuser()} {grp.getgrgid(os.getgid()).gr_name};\ndaemon off;\n"
-        (root / "nginx.conf").write_text((user if os.getuid() == 0 else "daemon off;\n") + config)
-        command = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
-        with (root / "nginx.log").open("wb") as log:
-            running = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            eventually(lambda: running.poll() is not None or listens(port), 20)
-            assert running.poll() is None, (root / "nginx.log").read_text()
-            yield Site(server, port, root / "tmp", token)
-        finally:
-            running.send_signal(signal.SIGTERM)
-            running.wait(10)
+    with Server(root / "data", env=env) as server, serving(root, port, server.url):
+        yield Site(server, port, root / "tmp", token)
 
 
 def listens(port: int) -> bool:
@@ -135,6 +142,15 @@ def test_bytes_of_a_file_are_sent_by_nginx(site: Site) -> None:
     assert site.counted("spool_sent_bytes_total") == before
 
 
+def test_file_at_a_link_does_not_tell_its_address(site: Site) -> None:
+    file = site.curl("-T-", "/files/d.txt", stdin=b"hello").json
+    link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
+    before = site.counted("spool_sent_bytes_total")
+    answer = curl("-k", link)
+    assert (answer.body, answer.headers.get("referrer-policy")) == (b"hello", "no-referrer")
+    assert site.counted("spool_sent_bytes_total") == before
+
+
 def test_blobs_are_not_to_be_had_without_asking_spool(site: Site) -> None:
     site.curl("-T-", "/files/a.txt", stdin=b"secret")
     blob = next(site.server.dir.glob("blobs/*/*"))
@@ -157,13 +173,22 @@ def test_secrets_of_addresses_are_not_in_its_log(site: Site) -> None:
     file = site.curl("-T-", "/files/c.txt", stdin=b"hello").json
     link = site.curl("--json", "{}", f"/files/{file['id']}/links").json["url"]
     secret = link.rpartition("/")[2]
-    for path in (f"/l/{secret}", f"/g/{secret}/files?q=1", f"/d/{file['id']}/{secret}", f"//l/{secret}"):
-        site.curl(path)
-    eventually(lambda: f"GET /d/{file['id']}/... " in log.read_text())
+    for start in ("/l/", "//l/", "/L/", "/g/./", "/g/x/../", "/%6c/", "/%256c%2f", f"/d/{file['id']}/"):
+        site.curl("--path-as-is", f"{start}{secret}/files?q=1")
+    site.curl(f"/l/{secret}")
+    eventually(lambda: "GET /l/... 200 " in log.read_text())
     shown = log.read_text()
-    assert " GET /l/... 200 " in shown
-    assert " GET /g/.../files 405 " in shown
+    assert " GET /d/... 404 " in shown
     assert secret not in shown
+
+
+def test_secrets_of_addresses_are_not_in_what_it_logs_of_errors(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, port, f"http://127.0.0.1:{free_port()}"):
+        assert curl("-k", f"https://localhost:{port}/g/swordfish").status == 502
+        shown = eventually((tmp_path / "nginx.log").read_text)
+    assert " GET /g/... 502 " in shown
+    assert "swordfish" not in (tmp_path / "nginx.log").read_text()
 
 
 def test_resumable_upload_goes_through(site: Site) -> None:

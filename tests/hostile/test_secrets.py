@@ -83,13 +83,20 @@ class Run:
             body = self.curl("-H", "Content-Type: application/json", "-d", "{}", path)["body"]
             secrets.append(json.loads(body)["url"].rpartition("/")[2])
         assert curl(f"{self.server.url}/l/{secrets[-1]}").status == 200
-        for arguments in (["-T", "-", f"/g/{made}/x"], ["-I", f"/g/{made}"], [f"/g/{made}/nowhere"], [f"/g//{made}"]):
-            curl(*arguments[:-1], self.server.url + arguments[-1], stdin=b"by a guest")
+        for arguments in (["-T", "-", f"/g/{made}/x"], ["-I", f"/g/{made}"], *([path] for path in mistaken(made))):
+            curl("--path-as-is", *arguments[:-1], self.server.url + arguments[-1], stdin=b"by a guest")
         curl("-X", "POST", "-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Length: 5", f"{self.server.url}/g/{made}/tus")
         receipt = curl("-F", "f=@-;filename=b", f"{self.server.url}/g/{made}", stdin=b"another").json["files"][0]
         secrets.append(receipt["delete_url"].rpartition("/")[2])
         curl(f"{self.server.url}/d/{receipt['id']}/{secrets[-1]}")
         return secrets
+
+
+def mistaken(secret: str) -> list[str]:
+    """Addresses at which nothing is served, as people, proxies and attackers make them of one where something is."""
+    starts = ("/g//", "/G/", "/g/./", "/g/../", "/g/x/../", "/%67/", "/%2567/", "/g%2f", "//g/", "/", "/files/")
+    ids = ("", "0f" * 16 + "/", "./" + "0f" * 16 + "//")
+    return [f"/g/{secret}/nowhere", *(start + secret for start in starts), *(f"/D/{id_}{secret}" for id_ in ids)]
 
 
 @pytest.fixture(scope="module")

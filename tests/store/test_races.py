@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -21,9 +20,9 @@ from spool.admission import Admission, Capacity
 from spool.catalog import Catalog
 from spool.errors import NotFound
 from spool.ingest import Ingest
-from spool.model import By, FileId, FileQuery, Intent, Key, Principal, Resumable, Staged, Terms, Upload, UploadId
+from spool.model import By, FileId, FileQuery, Intent, Key, Principal, Resumable, Staged, Terms, Upload
 from spool.policy import Policy
-from spool.staging import new_key
+from spool.staging import new_id
 from spool.store import open_index
 from spool.store.local import open_local
 from spool.work import expiry, gc
@@ -156,8 +155,8 @@ class Races(RuleBasedStateMachine):
         self.world.run(run())
 
     async def _stage(self, content: bytes) -> tuple[Upload, Resumable]:
-        id = UploadId(os.urandom(16).hex())  # noqa: A001
-        key = new_key(self.now, id)
+        id = new_id(self.now)  # noqa: A001
+        key = Key(id)
         writer = await self.world.blobs.writer(key, Staged(0))
         await writer.write([content])
         staged = await writer.sync()

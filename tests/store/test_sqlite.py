@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spool.errors import BadRequest, StorageFull, Unavailable
-from spool.model import File, FileId, FileQuery, Key, Usage
+from spool.model import File, FileId, FileQuery, GrantId, Key, Usage
 from spool.store.cursor import Position, to_cursor
 from spool.store.sqlite import SqliteIndex, open_sqlite
 
-from .index_suite import DAY, NOON, TICK, IndexSuite, a_file, a_token, an_answer, listed
+from .index_suite import DAY, NOON, TICK, IndexSuite, a_file, a_token, an_answer, listed, walk
 from .sight import Sight
 from .uploads_suite import UploadsSuite
 
@@ -365,6 +365,24 @@ async def test_whether_a_blob_is_referenced_costs_the_same_however_many_files_ha
     await index.finish([a_file(str(i), key="key-1") for i in range(2, 200)])
     assert await index.referenced([Key("key-1"), Key("key-x")]) == {"key-1"}
     assert await cost() < few + 10
+
+
+@pytest.mark.parametrize(
+    ("query", "pages"),
+    [
+        (FileQuery(limit=1, q="nothing"), 13),
+        (FileQuery(limit=100, q="nothing"), 13),
+        (FileQuery(limit=500, q="nothing"), 3),
+        (FileQuery(limit=100, grant=GrantId("nobody"), sort="size"), 42),
+        (FileQuery(limit=500, grant=GrantId("nobody"), sort="size"), 8),
+    ],
+    ids=str,
+)
+async def test_a_page_looks_at_more_the_more_it_may_hold_and_at_less_where_rows_are_fetched(
+    index: SqliteIndex, query: FileQuery, pages: int
+) -> None:
+    await index.finish([a_file(f"{number}") for number in range(250)])
+    assert len([page async for page in walk(index, query)]) == pages
 
 
 async def test_a_page_that_looked_at_enough_is_short_and_goes_on(index: SqliteIndex) -> None:

@@ -293,3 +293,8 @@ async def test_secrets_are_not_logged(ear: Ear, serve: Serve) -> None:
     assert [event["path"] for event in ear.events("request.finished")][2:] == ["/l/...", "/l/.../nowhere"]
     assert path.removeprefix("/l/") not in repr([(record.msg, record.args) for record in ear.records])
     assert all(path.removeprefix("/l/").encode() not in p.read_bytes() for p in spool.dir.glob("index.db*"))
+
+
+@pytest.mark.parametrize("path", ["/L/secret", "/l/./secret", "/files/" + "s" * 43])
+async def test_address_that_is_not_quite_that_of_a_link_is_withheld_too(spool: Spool, path: str) -> None:
+    assert (await ask(spool, path)).headers["Referrer-Policy"] == "no-referrer"

@@ -217,6 +217,17 @@ class TestListing:
         assert (await page(spool, "/?q=0.txt")).names[:1] == ["50.txt"]
         assert (await page(spool, "/?q=3.txt&sort=oldest")).names[:1] == ["3.txt"]
 
+    async def test_nothing_matches_only_where_nothing_is_left_to_look_at(self, spool: Spool) -> None:
+        for i in range(40):
+            await spool.stored(f"{i}.txt")
+        spool.index._scan = 1
+        first = await page(spool, "/?q=zzz")
+        [more] = first.all("a", id="more")
+        assert "hidden" in first.all("p", id="empty")[0]
+        last = await page(spool, str(more["href"]))
+        assert not last.all("a", id="more")
+        assert "hidden" not in last.all("p", id="empty")[0]
+
     @pytest.mark.parametrize(
         "query", ["kind=x", "sort=x", "limit=51", "limit=x", "cursor=x", "since=x", f"q={'x' * 256}", "q=%00"]
     )

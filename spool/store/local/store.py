@@ -360,7 +360,8 @@ async def open_local(root: Path, *, nameless: bool = True) -> LocalStore:
     try:
         return LocalStore(await wrap(Layout)(root, nameless=nameless))
     except OSError as error:
-        advice = "" if error.errno == errno.EROFS else "; it must belong to the user who runs spool"
+        refused = error.errno in (errno.EACCES, errno.EPERM)
+        advice = "; it must belong to the user who runs spool" if refused else ""
         raise Unavailable(f"cannot use {root}: {error.strerror}{advice}") from error
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _OLDEST = (3, 37, 0)  # STRICT tables
 _BUSY = 10.0  # seconds to wait for another process, such as the command line, to end its transaction
 SPARE = 512
-"""Pages of 4 KiB that may lie idle in the database, and as many as are cut off in one transaction."""
+"""Pages of 4 KiB that may lie idle in the database."""
+_CUT = 128
+"""Pages that are cut off in one transaction: 3 ms of CPU, and each may wait for Python's lock."""
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses the last commits in a power cut
     "PRAGMA foreign_keys = ON",
@@ -139,7 +141,7 @@ def shrink(connection: sqlite3.Connection) -> bool:
     [before] = connection.execute("PRAGMA freelist_count").fetchone()
     if before <= SPARE:
         return False
-    for _ in range(min(SPARE, before - SPARE)):  # one by one: CPython 3.11 ends this statement after its first page
+    for _ in range(min(_CUT, before - SPARE)):  # one by one: CPython 3.11 ends this statement after its first page
         connection.execute("PRAGMA incremental_vacuum(1)")
     [after] = connection.execute("PRAGMA freelist_count").fetchone()
     return bool(SPARE < after < before)

@@ -102,12 +102,6 @@ def record(connection: Connection, files: Sequence[File]) -> None:
     connection.execute("UPDATE grants SET files = files + ?, size = size + ? WHERE id = ?", (count, size, id))
 
 
-def forget(connection: Connection, before: datetime) -> int:
-    """See `Grants.forget_grants`."""
-    sql = "DELETE FROM grants WHERE expires_at < :before OR revoked_at < :before"
-    return connection.execute(sql, {"before": microseconds(before)}).rowcount
-
-
 def _required(row: Row | None) -> Row:
     if row is None:
         raise _unknown()

@@ -15,7 +15,7 @@ from spool.store.sqlite import audit, grants, inventory, limits, sessions, uploa
 from spool.store.sqlite.database import open_database
 from spool.store.sqlite.files import copy
 from spool.store.sqlite.hiding import Hiding, take
-from spool.store.sqlite.pages import read_page
+from spool.store.sqlite.pages import SCAN, read_page
 from spool.store.sqlite.rows import (
     ANSWER,
     FILE,
@@ -65,11 +65,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-SCAN = 10_000
-"""Rows that one page of a filtered listing looks at, at most."""
-
-_LOT = 1000
-"""Answers that are forgotten in one transaction, for which other writes wait."""
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 
@@ -228,12 +223,7 @@ class SqliteIndex(Sharing, Hiding):
         return to_answer(row) if row else None
 
     async def forget(self, before: datetime) -> int:
-        sql = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE created_at < ? LIMIT ?)"
-        values = microseconds(before), _LOT
-        forgotten, lot = 0, _LOT
-        while lot == _LOT:
-            lot = await self._db.make_room(lambda connection: connection.execute(sql, values).rowcount)
-            forgotten += lot
+        forgotten = await self._db.forget("answers", "created_at", microseconds(before))
         await self._db.set_aside()  # here, because this comes after whatever a sweep deletes
         return forgotten
 

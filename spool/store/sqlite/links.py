@@ -64,9 +64,3 @@ def give_back(connection: Connection, id: LinkId, size: int, downloads: int) -> 
     for table in ("links", "hidden_links"):  # its file may have been hidden meanwhile, and may come back
         sql = f"UPDATE {table} SET downloads = downloads - ?, given = given - ? WHERE id = ?"
         connection.execute(sql, (downloads, size, id))
-
-
-def forget(connection: Connection, before: datetime) -> int:
-    """See `Links.forget_links`."""
-    sql = "DELETE FROM links WHERE expires_at < :before OR revoked_at < :before"
-    return connection.execute(sql, {"before": microseconds(before)}).rowcount

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spool.store.sqlite import grants, links
+from spool.store.sqlite.rows import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from spool.model import By, FileId, Grant, GrantId, Link, LinkId, Resumable, Usage
     from spool.sharing import Grants, Links
     from spool.store.sqlite.database import Database
+
+_ENDED: Final = "min(expires_at, ifnull(revoked_at, expires_at))"
+"""When a grant or a link ended, word for word as in the index."""
 
 
 class Sharing:
@@ -42,7 +46,7 @@ class Sharing:
         return await self._db.read(lambda connection: grants.usage(connection, id))
 
     async def forget_grants(self, before: datetime) -> int:
-        return await self._db.make_room(lambda connection: grants.forget(connection, before))
+        return await self._db.forget("grants", _ENDED, microseconds(before))
 
     async def add_link(self, link: Link, secret_hash: str, by: By | None = None) -> None:
         await self._db.write(lambda connection: links.add(connection, link, secret_hash, by))
@@ -63,7 +67,7 @@ class Sharing:
         await self._db.write(lambda connection: links.give_back(connection, id, size, downloads))
 
     async def forget_links(self, before: datetime) -> int:
-        return await self._db.make_room(lambda connection: links.forget(connection, before))
+        return await self._db.forget("links", _ENDED, microseconds(before))
 
 
 if TYPE_CHECKING:

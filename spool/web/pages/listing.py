@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _LIMIT: Final = 50
 _LIMITS: Final = ("50", "200")
 """Files on a page: as it is loaded, and as it grows."""
-_EMPTY_PAGES: Final = 10
+_EMPTY_PAGES: Final = 30
 """Pages on which no file passes that are turned before the reader is asked to go on."""
 _LARGEST_PICTURE: Final = 1024 * 1024
 """Bytes of an image that is shown in the list as it is."""
@@ -169,7 +169,7 @@ def _files(request: web.Request, asked: _Asked, found: Page[File], position: int
         _by_guests(asked) if asked.grant else None,
         _finder(asked),
         list_,
-        _nothing(asked, told=not rows),
+        _nothing(asked, told=not rows and found.next is None),
         tag("p", more) if found.next else None,
         chosen,
     )
