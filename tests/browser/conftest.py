@@ -134,6 +134,18 @@ def stored(server: Server, count: int = 1) -> dict[str, dict[str, Any]]:
     return {record["filename"]: record for record in eventually(found)}
 
 
+def paste(page: Page, size: int) -> None:
+    """A picture of so many bytes, as browsers name it."""
+    page.evaluate(
+        """size => {
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File([new Uint8Array(size)], "image.png", { type: "image/png" }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+    }""",
+        size,
+    )
+
+
 def throttle(page: Page, bytes_per_second: int) -> None:
     """How fast the page may send from the next request on; -1 is as fast as it can."""
     session = page.context.new_cdp_session(page)
