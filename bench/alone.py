@@ -96,29 +96,37 @@ async def _grow(directory: Path, rows: int) -> tuple[float, float]:
     index = await open_index(directory)
     try:
         await _fill(index, directory, range(_BATCH))
-        few = await _insertions(index, rows)
+        few = await _insertions(index, directory, rows)
         await _fill(index, directory, range(_BATCH, rows))
-        many = await _insertions(index, rows + _INSERTS)
+        many = await _insertions(index, directory, rows + _INSERTS)
     finally:
         await index.aclose()
     return few, many
 
 
 async def _fill(index: Index, directory: Path, numbers: range) -> None:
-    """Records, and a blob for each: of its size, but one that takes no room."""
+    """Records, and a blob for each."""
     for start in range(numbers.start, numbers.stop, _BATCH):
         files = [_file(number) for number in range(start, min(start + _BATCH, numbers.stop))]
         for file in files:
-            blob = os.open(directory / "blobs" / file.key[:2] / file.key, os.O_CREAT | os.O_WRONLY, 0o600)
-            os.ftruncate(blob, file.size)
-            os.close(blob)
+            _make_blob(directory, file)
         await index.finish(files)
 
 
-async def _insertions(index: Index, first: int) -> float:
+def _make_blob(directory: Path, file: File) -> None:
+    """One of the file's size, which takes no room."""
+    blob = os.open(directory / "blobs" / file.key[:2] / file.key, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.ftruncate(blob, file.size)
+    os.close(blob)
+
+
+async def _insertions(index: Index, directory: Path, first: int) -> float:
     """Durable single insertions a second, by so many at once, of files that came in one second."""
     second = _START + timedelta(seconds=first)
-    waiting = iter([_file(first + n, second + timedelta(seconds=n / _INSERTS)) for n in range(_INSERTS)])
+    files = [_file(first + n, second + timedelta(seconds=n / _INSERTS)) for n in range(_INSERTS)]
+    for file in files:
+        _make_blob(directory, file)
+    waiting = iter(files)
 
     async def insert() -> None:
         for file in waiting:

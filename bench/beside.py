@@ -113,7 +113,7 @@ async def _written(index: SqliteIndex) -> AsyncIterator[list[float]]:
     async def write() -> None:
         while True:
             id = new_id(datetime.now(UTC))  # noqa: A001  # `id` is the word of the design
-            file = replace(like, id=FileId(id), key=Key(id), inline=True)
+            file = replace(like, id=FileId(id), key=Key(id), expires_at=None, inline=True)
             start = time.monotonic()
             await index.finish([file], bodies={file.id: b""})
             took.append(time.monotonic() - start)

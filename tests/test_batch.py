@@ -16,7 +16,7 @@ from spool.errors import NotFound, Unavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-PATIENCE = 10  # seconds until a test that hangs fails
+PATIENCE = 60  # seconds until a test that hangs fails
 
 
 class Flush:

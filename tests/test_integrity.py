@@ -102,7 +102,7 @@ class Client(threading.Thread):
         self._over = over
 
     def run(self) -> None:
-        with closing(HTTPConnection("127.0.0.1", self._server.port, timeout=30)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self._server.port, timeout=60)) as connection:
             while not self._over.is_set():
                 own = f"{self._number} {self.rounds}".encode()
                 ids = [self._put(connection, data) for data in (own, b"shared", own)]
@@ -133,5 +133,5 @@ def test_check_beside_a_busy_server_finds_nothing(tmp_path: Path) -> None:
         finally:
             over.set()
             for client in clients:
-                client.join(30)
+                client.join(60)
     assert min(client.rounds for client in clients) > 0

@@ -42,8 +42,8 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Metric]]
         server.put("a", b"hello")
         request = urllib.request.Request(f"{server.url}/files/nothing")
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(request, timeout=30)
-        with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
+            urllib.request.urlopen(request, timeout=60)
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
             yield list(text_string_to_metric_families(answer.read().decode()))
 
 

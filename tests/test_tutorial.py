@@ -75,7 +75,7 @@ class Reader:
         assert program == "spool"
         self.proxy.hold_at = self.proxy.sent + PRESSED
         with Terminal(self.home, *arguments) as terminal:
-            eventually(lambda: self.proxy.held, 60)
+            eventually(lambda: self.proxy.held)
             terminal.press("\x03")
             assert terminal.wait() == 130
         self.proxy.release()

@@ -1,4 +1,4 @@
-"""Many files as one: `GET /files.zip`."""
+"""Many files as one: `/files.zip`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spool.web.outflow import outflow
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from spool.catalog import Catalog
     from spool.model import File
@@ -33,12 +33,17 @@ _SLICE: Final = 256 * 1024
 
 
 async def archive(request: web.Request) -> web.StreamResponse:
-    """`GET /files.zip?id=...&id=...`: the files in one archive, in this order, each opened when its turn has come.
+    """`GET /files.zip?id=...&id=...`: see `send`."""
+    return await send(request, request.query.getall("id", []))
+
+
+async def send(request: web.Request, named: Sequence[str]) -> web.StreamResponse:
+    """Answers with the files in one archive, in this order, each opened when its turn has come.
 
     Raises BadRequest, and NotFound or Damaged if any of them cannot be had. One that goes away while the archive is
     sent cuts it off.
     """
-    files = await _chosen(request)
+    files = await _chosen(request, named)
     written = Archive([Member(file.filename, file.size, file.created_at) for file in files])
     headers = {
         "Content-Type": "application/zip",
@@ -63,8 +68,8 @@ async def archive(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _chosen(request: web.Request) -> list[File]:
-    ids = list(dict.fromkeys(request.query.getall("id", [])))
+async def _chosen(request: web.Request, named: Sequence[str]) -> list[File]:
+    ids = list(dict.fromkeys(named))
     if not 1 <= len(ids) <= MOST_FILES:
         raise BadRequest(f"an archive holds from 1 to {MOST_FILES} files: name each by an id")
     return [await request.app[SITE].catalog.readable(each) for each in map(FileId, ids)]

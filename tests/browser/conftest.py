@@ -6,7 +6,6 @@ import hashlib
 import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.clients.conftest import installed_packages
-from tests.process import Server, eventually, lacking
+from tests.process import Server, eventually, free_port, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     NewPage = Callable[..., Page]
 
-PATIENCE: Final = 30_000
+PATIENCE: Final = 60_000
 """Milliseconds that a test waits for what must come."""
 INSECURE: Final = "spool.test"
 """A name of this machine of which a browser does not think that it is safe without TLS."""
@@ -39,11 +38,6 @@ _EXPECTED: Final = re.compile(
     r"|Cross-Origin-Opener-Policy header has been ignored"
 )
 """What a browser writes of a server that is killed or a request that is refused, on its console."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -113,7 +107,7 @@ def axe() -> str:
 def token(server: Server, *scopes: str, name: str = "ada") -> str:
     command = [sys.executable, "-m", "spool", "token", "create", "--dir", str(server.dir), "--name", name]
     command += [part for scope in scopes for part in ("--scope", scope)]
-    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=30).stdout.split()[-1]
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout.split()[-1]
 
 
 def sign_in(page: Page, secret: str) -> None:
@@ -137,11 +131,23 @@ def stored(server: Server, count: int = 1) -> dict[str, dict[str, Any]]:
         files: list[dict[str, Any]] = server.get("/files")["files"]
         return files if len(files) == count else []
 
-    return {record["filename"]: record for record in eventually(found, 30)}
+    return {record["filename"]: record for record in eventually(found)}
+
+
+def paste(page: Page, size: int) -> None:
+    """A picture of so many bytes, as browsers name it."""
+    page.evaluate(
+        """size => {
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File([new Uint8Array(size)], "image.png", { type: "image/png" }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+    }""",
+        size,
+    )
 
 
 def throttle(page: Page, bytes_per_second: int) -> None:
-    """How fast the page may send; -1 is as fast as it can."""
+    """How fast the page may send from the next request on; -1 is as fast as it can."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     conditions = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}

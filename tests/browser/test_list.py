@@ -19,8 +19,8 @@ from playwright.sync_api import expect
 
 from spool.model import File, FileId, Key
 from spool.store import open_index
-from tests.browser.conftest import free_port, sample, stored, throttle
-from tests.process import EFFORT, Server, curl, eventually
+from tests.browser.conftest import paste, sample, stored, throttle
+from tests.process import EFFORT, Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MANY = 10_000
 FAR = min(MANY, 2000 * EFFORT)
 """To the last takes a minute where there is no graphics processor, mostly to paint."""
+HEIGHT = "document.documentElement.scrollHeight"
 SCROLL = """async (many) => {
     const list = document.getElementById("files");
     while (list.children.length < many) {
@@ -63,7 +64,7 @@ def visible(page: Page) -> Locator:
 
 def delete(server: Server, id: str) -> int:
     request = urllib.request.Request(f"{server.url}/files/{id}", method="DELETE")
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return int(response.status)
 
 
@@ -135,8 +136,8 @@ class TestStill(_Three):
     def test_row_stays_under_the_pointer_when_uploads_end_and_others_delete(
         self, page: Page, new_page: NewPage, server: Server, tmp_path: Path
     ) -> None:
-        sample(tmp_path / "large.bin", 3_000_000)
-        throttle(page, 2_000_000)
+        sample(tmp_path / "large.bin", 8_000_000)
+        throttle(page, 1_000_000)  # eight seconds to get there with the pointer
         page.set_input_files("#picker", tmp_path / "large.bin")
         expect(page.locator("#queue > li")).to_have_count(1)
         page.get_by_role("button", name="Delete a.txt").hover()
@@ -156,6 +157,47 @@ class TestStill(_Three):
         expect(visible(page)).to_have_count(3)
         assert sorted(names(page)) == ["b.txt", "large.bin", "theirs.txt"]
         expect(page.get_by_role("button", name="new file")).to_be_hidden()
+
+    def test_row_stays_under_the_pointer_when_a_file_is_pasted(self, page: Page) -> None:
+        throttle(page, 10_000)
+        row = page.get_by_role("button", name="Delete a.txt")
+        for height, scrolled in ((720, False), (500, True)):
+            page.set_viewport_size({"width": 1280, "height": height})
+            before = page.evaluate(HEIGHT)
+            row.hover()
+            assert (page.evaluate("scrollY") > 0) == scrolled
+            box = row.bounding_box()
+            paste(page, 50_000)
+            expect(page.get_by_role("button", name="Pause pasted")).to_be_in_viewport()
+            assert row.bounding_box() == box
+            page.mouse.move(0, 0)
+            page.get_by_role("button", name="Cancel pasted").click()
+            expect(page.locator("#queue > li")).to_have_count(0)
+            eventually(lambda expected=before: page.evaluate(HEIGHT) == expected)
+
+    def test_row_stays_under_a_finger_and_for_a_while_after(self, new_page: NewPage, server: Server) -> None:
+        page = new_page(None, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+        page.clock.install()
+        for name in ("a.txt", "b.txt", "c.txt"):
+            server.put(name, name.encode())
+        page.goto("/")
+        about = page.locator("#files > li", has_text="b.txt").locator(".dim")
+        box = about.bounding_box()
+        assert box
+        finger = page.context.new_cdp_session(page)
+        point = {"x": box["x"] + 5, "y": box["y"] + 5}
+        finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        server.put("new.txt", b"new")
+        look(page)
+        button = page.get_by_role("button", name="1 new file")
+        expect(button).to_be_visible()
+        finger.send("Input.dispatchTouchEvent", {"type": "touchCancel", "touchPoints": []})  # as upon scrolling
+        page.clock.run_for(3000)
+        assert names(page) == ["c.txt", "b.txt", "a.txt"]
+        assert about.bounding_box() == box
+        page.clock.run_for(1100)
+        expect(button).to_be_hidden()
+        assert names(page) == ["new.txt", "c.txt", "b.txt", "a.txt"]
 
     def test_button_shows_what_is_new_to_who_is_at_the_list_by_keyboard(self, page: Page, server: Server) -> None:
         page.get_by_label("Search by name").focus()
@@ -381,6 +423,46 @@ def test_files_that_are_selected_come_as_one_zip(page: Page, server: Server) -> 
     assert download.value.suggested_filename == "files.zip"
     archive = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes()))
     assert {name: archive.read(name) for name in archive.namelist()} == {n: data[n] for n in ("2.bin", "0.bin")}
+
+
+def test_bars_at_the_bottom_hide_nothing_of_each_other(page: Page, server: Server) -> None:
+    for number in range(10):
+        server.put(f"{number}.txt", b"%d" % number)
+    look(page)
+    page.get_by_label("Select 9.txt").check()
+    page.get_by_role("button", name="Copy link to 8.txt").click()
+    expect(page.locator("#made")).to_be_visible()
+    page.get_by_role("button", name="Delete 7.txt").click()
+    bars = [page.locator(name) for name in ("#made", "#undo", "#chosen")]
+    for width, height in ((360, 740), (1280, 600)):
+        page.set_viewport_size({"width": width, "height": height})
+        for bar in bars:
+            expect(bar).to_be_in_viewport(ratio=1)
+        boxes = sorted((box["y"], box["y"] + box["height"]) for bar in bars if (box := bar.bounding_box()))
+        assert len(boxes) == 3
+        assert boxes[0][1] <= boxes[1][0]
+        assert boxes[1][1] <= boxes[2][0]
+
+
+def test_hundreds_are_selected_zipped_deleted_and_brought_back(new_page: NewPage, server: Server) -> None:
+    """More than an address has room for, and than a browser sends at once."""
+    for start in (0, 100, 200):
+        files = [part for n in range(start, start + 100) for part in ("-F", f"file=x;filename={n}.txt")]
+        assert curl(*files, f"{server.url}/files").status == 201
+    page = new_page()
+    page.evaluate(SCROLL, 300)
+    boxes = page.locator("#files input")
+    boxes.first.click()
+    boxes.last.click(modifiers=["Shift"])
+    expect(page.locator("#count")).to_have_text("300 selected")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as zip").click()
+    assert len(zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())).namelist()) == 300
+    page.locator("#chosen").get_by_role("button", name="Delete").click()
+    eventually(lambda: not server.files())
+    page.get_by_role("button", name="Undo", exact=True).click()
+    eventually(lambda: len(server.files()) == 300)
+    expect(visible(page)).to_have_count(300)
 
 
 def test_sound_is_played_from_where_the_listener_wants(page: Page, server: Server) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import INSECURE, address, free_port, sign_in, token
-from tests.process import Server, curl
+from tests.browser.conftest import INSECURE, address, sign_in, token
+from tests.process import Server, curl, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

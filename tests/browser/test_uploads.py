@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import address, free_port, sample, stored, throttle
-from tests.process import Server, eventually
+from tests.browser.conftest import address, paste, sample, stored, throttle
+from tests.process import Server, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from tests.browser.conftest import NewPage
 
 SIZE = 50 * 2**20
+SMALLER = 32 * 2**20
 LARGE = 200 * 2**20
-RATE = 15 * 2**20
+RATE = 4 * 2**20
+"""Bytes per second: an upload of `SIZE` is under way for twelve, whatever else the machine does."""
 
 
 def progress(page: Page) -> float:
@@ -31,7 +33,25 @@ def progress(page: Page) -> float:
 
 def started(page: Page) -> None:
     """So much has been sent that there is something to resume."""
-    eventually(lambda: progress(page) > 8e6, 30)
+    eventually(lambda: progress(page) > 8e6)
+
+
+def pause_and_reload(page: Page) -> None:
+    page.get_by_role("button", name="Pause large.bin").click()
+    expect(page.locator("#queue")).to_contain_text("Paused at")
+    page.reload()
+
+
+def kept(page: Page) -> int:
+    """Of how many uploads the browser keeps what it needs to go on."""
+    return int(
+        page.evaluate("""() => new Promise(done => {
+        indexedDB.open("spool").onsuccess = ({ target: { result } }) => {
+            const count = result.transaction("uploads").objectStore("uploads").count();
+            count.onsuccess = () => done(count.result);
+        };
+    })""")
+    )
 
 
 def drop(page: Page, path: Path) -> None:
@@ -78,11 +98,7 @@ def test_drop_stores_files(page: Page, server: Server, tmp_path: Path) -> None:
 
 
 def test_paste_stores_a_file_under_a_name_of_its_own(page: Page, server: Server) -> None:
-    page.evaluate("""() => {
-        const clipboardData = new DataTransfer();
-        clipboardData.items.add(new File(["pasted"], "image.png", { type: "image/png" }));
-        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
-    }""")
+    paste(page, 6)
     [name] = stored(server)
     assert re.fullmatch(r"pasted-[\d-]{19}\.png", name)
 
@@ -100,9 +116,9 @@ def test_folder_stores_all_that_is_in_it_and_tells_where_it_was(page: Page, serv
 
 def test_upload_that_is_paused_outlives_a_killed_server(page: Page, server: Server, tmp_path: Path) -> None:
     digest = sample(tmp_path / "large.bin", LARGE)
-    throttle(page, RATE)
+    throttle(page, 3 * RATE)
     drop(page, tmp_path / "large.bin")
-    eventually(lambda: progress(page) > 60e6, 60)
+    eventually(lambda: progress(page) > 60e6)
     expect(page.locator("#queue .dim")).to_have_text(re.compile(r"^[\d.]+ MB of 210 MB · [\d.]+ [kM]B/s · \d+ s left$"))
     page.get_by_role("button", name="Pause large.bin").click()
     expect(page.locator("#queue")).to_contain_text("Paused at")
@@ -154,6 +170,94 @@ def test_upload_outlives_a_reload_once_its_file_is_chosen_again(page: Page, serv
     assert stored(server)["large.bin"]["sha256"] == digest
     expect(page.locator("#queue > li")).to_have_count(0)
     assert page.evaluate("localStorage.length") == 0
+
+
+class TestDropped:
+    """What was dropped is there again after a reload, by the handle that Chromium gives for it."""
+
+    @pytest.fixture
+    def digest(self, page: Page, tmp_path: Path) -> str:
+        """Of a file that is on its way, and will go on slowly enough."""
+        digest = sample(tmp_path / "large.bin", SMALLER)
+        throttle(page, SMALLER // 4)
+        drop(page, tmp_path / "large.bin")
+        started(page)
+        page.on("dialog", lambda dialog: dialog.accept())  # "leave the page?"
+        return digest
+
+    def test_goes_on_by_itself_after_a_reload(self, page: Page, server: Server, digest: str) -> None:
+        with page.expect_request(lambda request: request.method == "PATCH") as patch:
+            page.reload()
+        throttle(page, -1)
+        assert 0 < int(patch.value.headers["upload-offset"]) < SMALLER
+        assert stored(server)["large.bin"]["sha256"] == digest
+        expect(page.locator("#queue > li")).to_have_count(0)
+        assert page.evaluate("localStorage.length") == 0
+        assert kept(page) == 0
+
+    def test_is_left_to_the_tab_that_has_it_until_that_is_closed(self, page: Page, server: Server, digest: str) -> None:
+        other = page.context.new_page()
+        other.goto("/")
+        other.locator("html.live").wait_for()
+        eventually(lambda: other.evaluate("navigator.locks.query().then(all => all.pending.length)") == 1)
+        expect(other.locator("#queue > li")).to_have_count(0)
+        with other.expect_request(lambda request: request.method == "PATCH") as patch:
+            page.close()
+        assert 0 < int(patch.value.headers["upload-offset"]) < SMALLER
+        assert stored(server)["large.bin"]["sha256"] == digest
+
+    def test_stays_paused_and_is_resumed(self, page: Page, server: Server, digest: str) -> None:
+        pause_and_reload(page)
+        expect(page.locator("#queue")).to_contain_text("It goes on where it stopped")
+        throttle(page, -1)
+        page.get_by_role("button", name="Resume large.bin").click()
+        assert stored(server)["large.bin"]["sha256"] == digest
+
+    @pytest.mark.usefixtures("digest")
+    def test_that_has_changed_since_is_not_sent_as_what_it_was(
+        self, page: Page, server: Server, tmp_path: Path
+    ) -> None:
+        pause_and_reload(page)
+        sample(tmp_path / "large.bin", SMALLER + 1)
+        page.get_by_role("button", name="Resume large.bin").click()
+        expect(page.locator("#queue")).to_contain_text("Choose the file again")
+        page.get_by_role("button", name="Discard large.bin").click()
+        expect(page.locator("#queue > li")).to_have_count(0)
+        eventually(lambda: not server.blobs() and not server.staged())
+        assert kept(page) == 0
+
+    @pytest.mark.usefixtures("digest")
+    def test_is_not_sent_by_itself_once_no_page_is_open_any_more(self, page: Page, server: Server) -> None:
+        """Chromium asks first, which nobody can answer here."""
+        page.goto("about:blank")
+        page.goto("/")
+        expect(page.locator("#queue")).to_contain_text("the browser may ask first")
+        expect(page.get_by_role("button", name="Resume large.bin")).to_be_visible()
+        assert not server.files()
+
+
+def test_upload_of_another_principal_is_neither_shown_nor_sent(
+    new_page: NewPage, server: Server, tmp_path: Path
+) -> None:
+    from tests.browser.conftest import sign_in, token  # noqa: PLC0415
+
+    page = new_page(None)
+    secrets = [token(server, "upload", "read", name=name) for name in ("ada", "bob")]
+    sign_in(page, secrets[0])
+    sample(tmp_path / "large.bin", SMALLER)
+    throttle(page, SMALLER // 4)
+    drop(page, tmp_path / "large.bin")
+    started(page)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page, secrets[1])
+    page.evaluate("""() => {
+        const [url] = Object.values(localStorage).map(kept => new URL(JSON.parse(kept).uploadUrl));
+        return navigator.locks.request(`upload ${url.pathname}`, { signal: AbortSignal.timeout(30000) }, () => {});
+    }""")  # which the page has looked at by then
+    expect(page.locator("#queue > li")).to_have_count(0)
+    assert page.evaluate("fetch('/files').then(answer => answer.json())")["files"] == []
+    assert kept(page) == 1
 
 
 def test_upload_that_is_cancelled_leaves_nothing(page: Page, server: Server, tmp_path: Path) -> None:
@@ -276,6 +380,18 @@ class TestRefusals:
         page.set_input_files("#picker", tmp_path / "innocent.bin")
         expect(page.locator("#queue .wrong")).to_have_text("Files of type text/html are not accepted here.")
         assert server.files() == []
+
+
+def test_who_sees_no_list_sees_what_was_stored(new_page: NewPage, server: Server) -> None:
+    from tests.browser.conftest import sign_in, token  # noqa: PLC0415
+
+    page = new_page(None)
+    page.clock.install()
+    sign_in(page, token(server, "upload"))
+    paste(page, 5000)
+    expect(page.locator("#queue > li")).to_contain_text("Stored, 5.0 kB")
+    page.clock.run_for(10_000)
+    expect(page.locator("#queue > li")).to_contain_text("Stored, 5.0 kB")
 
 
 def test_upload_is_made_by_who_is_signed_in(new_page: NewPage, server: Server, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from unittest import mock
 from spool import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT = 120
@@ -81,21 +81,27 @@ class Home:
 
     def run(self, *arguments: str | Path, stdin: str = "", code: int = 0) -> Done:
         """Runs it in this process, for what a process of its own would not show better; it must end with `code`."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            umask(0o022),  # commands change it for good
-            mock.patch.dict(os.environ, self.environment, clear=True),
-            mock.patch("sys.stdin", io.StringIO(stdin)),
-            chdir(self.directory),
-            redirect_stdout(out),
-            redirect_stderr(err),
-        ):
-            try:
-                ended = cli.main([str(argument) for argument in arguments])
-            except SystemExit as error:  # argparse
-                ended = error.code if isinstance(error.code, int) else -1
-        assert ended == code, (ended, out.getvalue(), err.getvalue())
-        return Done(ended, out.getvalue(), err.getvalue())
+        done = run(*arguments, environment=self.environment, directory=self.directory, stdin=stdin)
+        assert done.code == code, done
+        return done
+
+
+def run(*arguments: str | Path | bytes, environment: Mapping[str, str], directory: Path, stdin: str = "") -> Done:
+    """Runs the command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        umask(0o022),  # commands change it for good
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch("sys.stdin", io.StringIO(stdin)),
+        chdir(directory),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            code = cli.main([os.fsdecode(argument) for argument in arguments])
+        except SystemExit as error:  # argparse
+            code = error.code if isinstance(error.code, int) else -1
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 @contextmanager
@@ -141,8 +147,8 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait(10)
-        self._reader.join(10)
+        self._process.wait(60)
+        self._reader.join(60)
         os.close(self._descriptor)
 
     def press(self, keys: str) -> None:
@@ -151,7 +157,7 @@ class Terminal:
     def wait(self) -> int:
         """The exit code."""
         code = self._process.wait(TIMEOUT)
-        self._reader.join(10)
+        self._reader.join(60)
         assert "Traceback" not in self.shown, self.shown
         return code
 

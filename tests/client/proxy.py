@@ -127,7 +127,7 @@ class Proxy:
                 return
             number += 1
             try:
-                server = socket.create_connection(("127.0.0.1", self._port), 10)
+                server = socket.create_connection(("127.0.0.1", self._port), 60)
             except OSError:
                 _reset(client)
                 continue

@@ -27,7 +27,7 @@ from spool.client.patience import Patience
 from tests.authority import Authority
 from tests.client.command import Home, Terminal, finished
 from tests.client.proxy import Proxy
-from tests.process import Server, eventually
+from tests.process import Server, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +184,7 @@ def test_interrupt_ends_a_put_that_waits_for_a_pipe(home: Home) -> None:
         pipe.write(b"la la la")
         eventually(lambda: waiting(reader) == 0)
         process.send_signal(signal.SIGINT)
-        done = finished(process, timeout=30)
+        done = finished(process, timeout=60)
     assert (done.code, done.complaint) == (130, "interrupted")
 
 
@@ -265,8 +265,7 @@ def test_type_that_is_refused_is_told_and_not_sent_to_its_end(tmp_path: Path) ->
 
 @pytest.mark.parametrize("arguments", [["put", "song.txt"], ["get", "x"], ["ls"], ["rm", "x"]])
 def test_server_that_is_not_there_is_told(tmp_path: Path, arguments: list[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     home = Home(tmp_path / "home", SPOOL_URL=url)
     song(home)
     tries = [] if arguments == ["ls"] else ["--tries", "2"]
@@ -291,7 +290,8 @@ async def test_certificate_that_is_not_trusted_is_not_tried_again() -> None:
 
 
 def test_server_that_vanishes_is_told_and_the_upload_goes_on_when_it_is_back(tmp_path: Path) -> None:
-    with Server(tmp_path / "spool") as server, Proxy(server.port) as proxy:
+    settings = {"SPOOL_SERVER_PORT": str(free_port())}
+    with Server(tmp_path / "spool", env=settings) as server, Proxy(server.port) as proxy:
         home = Home(tmp_path / "home", SPOOL_URL=proxy.url)
         path = home.directory / "a.bin"
         path.write_bytes(bytes(8 * MIB))
@@ -303,7 +303,6 @@ def test_server_that_vanishes_is_told_and_the_upload_goes_on_when_it_is_back(tmp
             done = finished(process)
         assert done.code == 5
         assert "cannot be reached" in done.complaint
-        server._env["SPOOL_SERVER_PORT"] = str(server.port)
         server.start()
         home.run("put", path)
         assert len(proxy.of("POST")) == 1
@@ -332,7 +331,7 @@ def stranger(answer: bytes) -> Iterator[str]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(60)
 
 
 def plain(status: str, body: bytes = b"", *lines: str) -> bytes:
@@ -383,10 +382,9 @@ def test_get_takes_an_address(home: Home, address: str) -> None:
 
 
 def test_get_of_a_signed_address_needs_no_token(tmp_path: Path) -> None:
-    with Server(tmp_path / "spool") as server:
-        server._env["SPOOL_SERVER_PORT"] = str(server.port)
-        server._env["SPOOL_SERVER_MEDIA_BASE_URL"] = server.url
-        server.restart()
+    port = str(free_port())
+    settings = {"SPOOL_SERVER_PORT": port, "SPOOL_SERVER_MEDIA_BASE_URL": f"http://127.0.0.1:{port}"}
+    with Server(tmp_path / "spool", env=settings) as server:
         home = Home(tmp_path / "home", SPOOL_URL=server.url, SPOOL_TOKEN=token(server, "admin"))
         record = stored(home, song(home))
         head = subprocess.run(

@@ -74,7 +74,7 @@ def test_put_that_is_killed_at_random_goes_on_until_done(
         how = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
         proxy.release(proxy.sent + rng.randrange(MIB, LARGE * 3 // 4 // KILLS))
         with far.start("put", path) as process:
-            eventually(lambda: proxy.held, 60)
+            eventually(lambda: proxy.held)
             process.send_signal(how)
             done = finished(process)
         if how == signal.SIGINT:
@@ -212,7 +212,7 @@ def test_two_processes_do_not_send_the_same_file(server: Server, proxy: Proxy, f
     with far.start("put", path) as process:
         eventually(lambda: proxy.held)
         with far.start("put", path) as second:
-            done = finished(second, timeout=30)
+            done = finished(second, timeout=60)
         assert (done.code, "another process" in done.complaint) == (1, True)
         proxy.release()
         assert finished(process).code == 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.process import Server, lacking
+from tests.process import Server, free_port, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,8 @@ RUN_TIMEOUT: Final = 60
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "spool") as running:
+    """On a port that it keeps over restarts."""
+    with Server(tmp_path / "spool", env={"SPOOL_SERVER_PORT": str(free_port())}) as running:
         yield running
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from tests.container.podman import BUILD_TIMEOUT, ROOT, START_TIMEOUT, free_port, wait_until
+from tests.container.podman import BUILD_TIMEOUT, ROOT, START_TIMEOUT, wait_until
 from tests.e2e.test_proxy import certify
-from tests.process import curl
+from tests.process import curl, free_port
 
 if TYPE_CHECKING:
     from tests.container.podman import Podman

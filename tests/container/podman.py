@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
-import random
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.process import curl
+from tests.process import curl, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,12 +178,3 @@ def wait_until(check: Callable[[], bool], seconds: float, explain: Callable[[], 
     while not check():
         assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nothing listens on, below the ephemeral range, so that no client is given it meanwhile."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port

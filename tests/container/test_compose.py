@@ -42,9 +42,9 @@ def site(podman: Podman, image: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def large(on_disk: Path) -> Iterator[Path]:
     """1 GiB of which no two pieces are alike."""
-    path = tmp_path_factory.mktemp("large") / "large.bin"
+    path = on_disk / "large.bin"
     with path.open("wb") as file:
         for number in range(LARGE // MIB):
             file.write(number.to_bytes(8, "big") * (MIB // 8))
@@ -113,7 +113,7 @@ def test_large_file_goes_through_both_ways_and_no_disk_of_the_proxy(
 def test_client_in_the_logs_is_the_proxys_client_and_not_what_it_says(site: Composition, image: str) -> None:
     where = ("--network", f"{site.project}_inside", "--entrypoint", "python")
     address, request = json.loads(site.podman.run("run", "--rm", *where, image, "-c", ASK))
-    wait_until(lambda: request in site.log("spool"), 10, lambda: site.log("spool"))
+    wait_until(lambda: request in site.log("spool"), 60, lambda: site.log("spool"))
     [event] = [event for event in events(site, "request.finished") if event["request_id"] == request]
     assert event["client"] == address
     [line] = [line for line in site.log("proxy").splitlines() if line.endswith(request)]
@@ -140,7 +140,7 @@ def test_renewed_certificate_is_shown_after_a_signal(site: Composition) -> None:
     site.certify()
     assert shown() == before
     site.compose("kill", "--signal", "HUP", "proxy")
-    wait_until(lambda: shown() != before, 20, lambda: site.log("proxy"))
+    wait_until(lambda: shown() != before, 60, lambda: site.log("proxy"))
 
 
 def test_spool_that_was_restarted_is_found_again_with_its_files(site: Composition) -> None:

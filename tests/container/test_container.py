@@ -100,7 +100,7 @@ def test_stop_lets_an_upload_in_flight_finish(container: Container, token: str, 
             stderr=log,
         )
     with upload:
-        wait_until(lambda: b"< HTTP/1.1 100" in trace.read_bytes(), 10, trace.read_text)
+        wait_until(lambda: b"< HTTP/1.1 100" in trace.read_bytes(), 60, trace.read_text)
         container.stop()
         assert upload.communicate(timeout=STOP_GRACE)[0] == b"201", (trace.read_text(), container.log())
     assert container.inspect("{{.State.ExitCode}}") == "0", container.log()

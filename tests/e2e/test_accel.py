@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.process import Answer, Server, curl
+from tests.process import Answer, Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,13 +85,12 @@ class Site:
 
     def finished(self, answer: Answer) -> dict[str, Any]:
         """What Spool logged of the request that was answered so."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            for event in self.server.events("request.finished"):
-                if event["request_id"] == answer.headers["x-request-id"]:
-                    return event
-            time.sleep(0.01)
-        raise AssertionError("the request is not in the log")
+        name = answer.headers["x-request-id"]
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.server.events("request.finished") if event["request_id"] == name]
+
+        return eventually(found)[0]
 
 
 def find_nginx() -> str:
@@ -101,12 +100,6 @@ def find_nginx() -> str:
     if os.environ.get("SPOOL_TEST_REQUIRE_ALL") == "1":
         pytest.fail("nginx is not installed")
     pytest.skip("nginx is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_it_listens(nginx: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -143,7 +136,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(server, f"http://127.0.0.1:{port}", new_token(server))
         finally:
             running.send_signal(signal.SIGTERM)
-            running.wait(10)
+            running.wait(60)
 
 
 def new_token(server: Server) -> str:

@@ -94,7 +94,7 @@ class Book:
 
 
 def load(server: Server, book: Book, number: int, stop: threading.Event) -> None:
-    random, connection = Random(number), HTTPConnection("127.0.0.1", server.port, timeout=20)
+    random, connection = Random(number), HTTPConnection("127.0.0.1", server.port, timeout=60)
     while not stop.is_set():
         data = random.randbytes(random.choice((1, 2, 5000, 300_000)))  # the short ones are often equal
         connection.request("PUT", f"/files/{number}.bin", data)
@@ -128,7 +128,7 @@ def test_backup_of_a_busy_server_is_whole_and_can_be_served(tmp_path: Path, flag
         finally:
             stop.set()
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
         server.kill()
     assert copied.items() <= book.acknowledged.items()
     with Server(to) as server:

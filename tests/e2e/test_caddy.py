@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_proxy import DEPLOY, Site, certify, free_port, listens, tool
-from tests.process import Server, curl, eventually
+from tests.e2e.test_proxy import DEPLOY, Site, certify, listens, tool
+from tests.process import Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,12 +50,12 @@ def serving(root: Path, port: int, upstream: int) -> Iterator[None]:
     with (root / "caddy.log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, env=homes(root / "tmp"))
     try:
-        eventually(lambda: running.poll() is not None or listens(port), 20)
+        eventually(lambda: running.poll() is not None or listens(port))
         assert running.poll() is None, (root / "caddy.log").read_text()
         yield
     finally:
         running.send_signal(signal.SIGTERM)
-        running.wait(10)
+        running.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +82,11 @@ def test_upload_reaches_spool_before_it_is_whole(site: Site) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with context.wrap_socket(
-        socket.create_connection(("127.0.0.1", site.port), 30), server_hostname="localhost"
+        socket.create_connection(("127.0.0.1", site.port), 60), server_hostname="localhost"
     ) as client:
         before = site.counted("spool_received_bytes_total")
         client.sendall(head + bytes(SIZE // 2))
-        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2, 30)
+        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2)
         client.sendall(bytes(SIZE - SIZE // 2))
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 201")

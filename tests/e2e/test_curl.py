@@ -10,6 +10,7 @@ import pytest
 from tests.process import Server, curl, slowed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
@@ -18,6 +19,20 @@ MIB = 1024 * 1024
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("curl") / "spool") as running:
+        yield running
+
+
+@pytest.fixture
+def server(shared: Server) -> Server:
+    """It has no files."""
+    for file in shared.files():
+        assert curl("-X", "DELETE", file["url"]).status == 204
+    return shared
 
 
 @pytest.fixture
@@ -246,7 +261,7 @@ def test_stalled_upload_is_told_so(tmp_path: Path) -> None:
 
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"PUT /files/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
-            client.settimeout(10)
+            client.settimeout(60)
             answer = client.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"/problems/request-timeout" in answer

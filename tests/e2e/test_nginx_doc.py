@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.client.command import Home, finished
-from tests.e2e.test_accel import DATA, find_nginx, free_port, new_token, wait_until_it_listens
-from tests.process import Answer, Server, curl, lacking
+from tests.e2e.test_accel import DATA, find_nginx, new_token, wait_until_it_listens
+from tests.process import Answer, Server, curl, free_port, lacking
 from tests.test_docs import OPERATE, ROOT, fences
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
             yield running
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            process.wait(60)
 
 
 def test_file_goes_in_and_comes_out(site: Site, tmp_path: Path) -> None:

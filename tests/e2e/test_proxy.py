@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.process import Answer, Server, curl, eventually, lacking
+from tests.process import Answer, Server, curl, eventually, free_port, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,11 +72,6 @@ class Site:
         return [path for path in self.temporary.rglob("*") if path.is_file() and path.name != "nginx.pid"]
 
 
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def serving(root: Path, port: int, upstream: str) -> Iterator[None]:
     """nginx on this port, in front of whatever is at the address; its log is `root / "nginx.log"`."""
@@ -92,12 +87,12 @@ def serving(root: Path, port: int, upstream: str) -> Iterator[None]:
     with (root / "nginx.log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        eventually(lambda: running.poll() is not None or listens(port), 20)
+        eventually(lambda: running.poll() is not None or listens(port))
         assert running.poll() is None, (root / "nginx.log").read_text()
         yield
     finally:
         running.send_signal(signal.SIGTERM)
-        running.wait(10)
+        running.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +116,10 @@ def test_upload_reaches_spool_before_it_is_whole_and_no_disk_of_the_proxy(site: 
     head = "\r\n".join(("PUT /files/large HTTP/1.1", *fields, "\r\n")).encode()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with context.wrap_socket(socket.create_connection(("127.0.0.1", site.port), 30)) as client:
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", site.port), 60)) as client:
         before = site.counted("spool_received_bytes_total")
         client.sendall(head + bytes(SIZE // 2))
-        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2, 30)
+        eventually(lambda: site.counted("spool_received_bytes_total") - before == SIZE // 2)
         assert site.buffered() == []
         client.sendall(bytes(SIZE - SIZE // 2))
         answer = b"".join(iter(lambda: client.recv(65536), b""))

@@ -28,7 +28,7 @@ def test_lines_of_a_request_have_its_id_and_no_other_line_has(tmp_path: Path) ->
     with Server(
         tmp_path / "spool", env={"SPOOL_POLICY_DENY_TYPES": "text/*", "SPOOL_STORAGE_SWEEP_INTERVAL": "1s"}
     ) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.connect()  # one for all, so that an id that stayed would be seen
         names = [ask(connection, "PUT", f"/files/{number}", f"mine-{number}") for number in range(3)]
         names.append(ask(connection, "PUT", "/files/a"))
@@ -45,7 +45,7 @@ def test_lines_of_a_request_have_its_id_and_no_other_line_has(tmp_path: Path) ->
 
 def test_commit_that_outlives_its_client_has_the_id(tmp_path: Path) -> None:
     with Server(tmp_path / "spool") as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         ask(connection, "PUT", "/files/a", "mine")
         connection.close()
         [event] = eventually(lambda: server.events("upload.committed"))
@@ -66,9 +66,9 @@ def test_lines_of_text_have_it_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "spool", "serve", "--port", "0", "--dir", str(tmp_path / "spool")]
     with log.open("wb") as output, subprocess.Popen(command, stderr=output) as process:
         try:
-            eventually(lambda: "server.started" in log.read_text(), 20)
+            eventually(lambda: "server.started" in log.read_text())
             address = re.findall(r" address=http://(\S+)", log.read_text())[0]
-            connection = http.client.HTTPConnection(address, timeout=30)
+            connection = http.client.HTTPConnection(address, timeout=60)
             assert ask(connection, "PUT", "/files/a", "mine") == "mine"
             given = ask(connection, "PUT", "/files/b")
             connection.close()

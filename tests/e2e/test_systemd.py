@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process import Server, curl, eventually, lacking, strace
+from tests.process import Server, curl, eventually, free_port, lacking, strace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -172,8 +172,7 @@ class TestSocketActivation:
 
     def test_client_that_comes_while_the_server_starts_waits_for_it(self, tmp_path: Path) -> None:
         """systemd-socket-activate is what systemd does, by its own hands: it starts a server for the first client."""
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         command = [tool("systemd-socket-activate"), "-l", f"127.0.0.1:{port}", sys.executable, "-m", "spool", "serve"]
         activated = subprocess.Popen(
             [*command, "--dir", str(tmp_path / "spool")], stderr=subprocess.PIPE, env={**os.environ}
@@ -181,12 +180,12 @@ class TestSocketActivation:
         try:
             assert activated.stderr is not None
             assert b"Listening on" in activated.stderr.readline()
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
                 connection.request("GET", "/readyz")
                 assert connection.getresponse().status == 200
         finally:
             activated.terminate()
-            activated.communicate(timeout=30)
+            activated.communicate(timeout=60)
 
 
 class Listener:
@@ -195,7 +194,7 @@ class Listener:
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(address)
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
 
     def hear(self) -> str:
         return self.socket.recv(1024).decode()

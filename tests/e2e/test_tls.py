@@ -67,7 +67,7 @@ class TestTls:
         return process.curl("--cacert", str(self.authority.trusted), *arguments)
 
     def connect(self, server: Server) -> http.client.HTTPSConnection:
-        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=30, context=self.authority.client())
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=60, context=self.authority.client())
         connection.connect()
         return connection
 
@@ -184,7 +184,7 @@ class TestTls:
     def test_http_1_1_is_agreed_on(self, server: Server) -> None:
         context = self.authority.client()
         context.set_alpn_protocols(["h2", "http/1.1"])
-        plain = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         with context.wrap_socket(plain, server_hostname="localhost") as client:
             assert client.selected_alpn_protocol() == "http/1.1"
 
@@ -197,7 +197,7 @@ class TestTls:
     def test_what_is_no_tls_ends_the_connection_and_nothing_else(self, server: Server, sent: bytes) -> None:
         with closing(self.connect(server)) as beside:
             for _ in range(10):
-                with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+                with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
                     client.sendall(sent)
                     client.shutdown(socket.SHUT_WR)
                     while client.recv(65536):

@@ -98,7 +98,7 @@ def receiver() -> Iterator[Receiver]:
             yield kept
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(60)
 
 
 def environment(url: str, **more: str) -> dict[str, str]:
@@ -206,7 +206,7 @@ def test_refusal_is_told_by_its_problem(server: Server, collector: Receiver) -> 
 
 
 def test_upload_that_its_client_cuts_off_is_told(server: Server, collector: Receiver) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+    with socket.create_connection(("127.0.0.1", server.port), 60) as client:
         fields = "Host: localhost\r\nX-Request-ID: cut\r\nContent-Length: 1000000\r\n"
         client.sendall(f"PUT /files/b.bin HTTP/1.1\r\n{fields}\r\n".encode() + bytes(1000))
         eventually(lambda: server.has_read(client))

@@ -23,7 +23,7 @@ def get(path: str) -> bytes:
 
 def connected(server: Server, request: bytes = b"") -> socket.socket:
     """A client that has sent this."""
-    client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     client.sendall(request)
     return client
 
@@ -31,7 +31,7 @@ def connected(server: Server, request: bytes = b"") -> socket.socket:
 def stuck_reader(server: Server, request: bytes) -> socket.socket:
     """A client that has sent this, has little room for an answer, and reads nothing."""
     client = socket.socket()
-    client.settimeout(30)
+    client.settimeout(60)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", server.port))
     client.sendall(request)
@@ -52,7 +52,12 @@ def unaccepted(server: Server) -> int:
     return int(listening[1], 16)
 
 
+def taken(server: Server) -> None:
+    """Returns once the server has taken all who connected. Under load the first may be gone before the last comes."""
+    eventually(lambda: unaccepted(server) == 0)
+
+
 def at_rest(server: Server) -> list[str]:
     """What the server has open, once it has no connection; a file may be closed just after its connection."""
-    eventually(lambda: connections(server) == 0, 60)
+    eventually(lambda: connections(server) == 0)
     return sorted(server.descriptors())

@@ -37,7 +37,7 @@ def _furnish(server: Server, directory: Path, token: Mapping[str, str]) -> None:
     def create(method: str, path: str, body: bytes = b"", **headers: str) -> str:
         sent = {**token, **{name.replace("_", "-"): value for name, value in headers.items()}}
         request = urllib.request.Request(server.url + path, body, sent, method=method)
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return str(response.headers["Location"].rpartition("/")[2])
 
     ids = {
@@ -59,7 +59,7 @@ def _furnish_secrets(server: Server, files: list[str], token: Mapping[str, str])
     def make(path: str) -> tuple[str, str]:
         sent = {**token, "Content-Type": "application/json"}
         request = urllib.request.Request(server.url + path, b"{}", sent, method="POST")
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             made = json.load(response)
         return made["id"], made["url"].rpartition("/")[2]
 
@@ -117,7 +117,7 @@ def _assert_nothing_is_left(server: Server) -> None:
 
 def _new_token(server: Server) -> str:
     command = [sys.executable, "-m", "spool", "token", "create", "--dir", str(server.dir), "--name=ada"]
-    done = subprocess.run([*command, "--scope=admin"], capture_output=True, check=True, text=True, timeout=30)
+    done = subprocess.run([*command, "--scope=admin"], capture_output=True, check=True, text=True, timeout=60)
     return next(word for word in done.stdout.split() if word.startswith("spool_"))
 
 

@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from tests.hostile.dribblers import WAYS
-from tests.hostile.sockets import at_rest, connections, get, stuck_reader, unaccepted
+from tests.hostile.sockets import at_rest, connections, get, stuck_reader, taken
 from tests.process import EFFORT, Server, eventually
 
 if TYPE_CHECKING:
@@ -125,11 +125,11 @@ def wave(server: Server, file: str) -> Wave:
                 for _ in range(READERS):
                     stack.enter_context(closing(stuck_reader(server, get(f"/media/{file}/x"))))
                 process = stack.enter_context(dribbling(server, file))
-                eventually(lambda: unaccepted(server) == 0, SECONDS)
+                taken(server)
                 steady = time.perf_counter(), begun + SECONDS
                 held, resident = len(server.descriptors()), server.resident()
                 ended = json.loads(process.communicate(timeout=120)[0])
-                eventually(lambda: connections(server) == 1, 3 * SECONDS)
+                eventually(lambda: connections(server) == 1)
         finally:
             gone.set()
     serving.result()

@@ -48,7 +48,7 @@ def hold(server: Server, clients: list[socket.socket]) -> None:
         for client in clients:
             client.sendall(bytes(PIECE))
     for client in clients:
-        eventually(lambda client=client: server.has_read(client), 60)  # type: ignore[misc]
+        eventually(lambda client=client: server.has_read(client))  # type: ignore[misc]
 
 
 def test_small_uploads_in_every_slot_stay_within_their_memory(server: Server) -> None:
@@ -81,7 +81,7 @@ def test_small_uploads_whose_clients_vanish_leave_nothing(server: Server) -> Non
         clients = [begun(server, stack, number) for number in range(20)]
         hold(server, clients)
         assert server.staged() == 0
-    eventually(lambda: len(server.events("upload.refused")) == len(clients), 30)
+    eventually(lambda: len(server.events("upload.refused")) == len(clients))
     assert len(at_rest(server)) <= len(rest) + 10  # threads that answered, and their connections to the index
     assert server.blobs() == {}
     assert server.files() == []

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.authority import Authority
-from tests.hostile.sockets import at_rest, connected, connections, get, stuck_reader
-from tests.hostile.test_connections import LARGE, QUICK, answer, slowly
+from tests.hostile.sockets import at_rest, connected, connections, get, stuck_reader, taken
+from tests.hostile.test_connections import LARGE, QUICK, STEADY, answer, slowly
 from tests.process import Server, curl, eventually
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class TestHandshake:
         rest = at_rest(server)
         with ExitStack() as stack:
             clients = [stack.enter_context(closing(connected(server, sent))) for _ in range(20)]
-            eventually(lambda: connections(server) == 20)
+            taken(server)
             assert all(ended(client) for client in clients)
             eventually(lambda: at_rest(server) == rest)
         assert "Traceback" not in server.log()
@@ -129,7 +129,7 @@ class TestAnswer:
             for _ in range(20):
                 client = stack.enter_context(secured(stuck_reader(server, b""), authority))
                 client.sendall(large)
-            eventually(lambda: connections(server) == 20)
+            taken(server)
             eventually(lambda: at_rest(server) == rest)
         assert "Traceback" not in server.log()
 
@@ -138,16 +138,17 @@ class TestAnswer:
     ) -> None:
         with secured(stuck_reader(server, b""), authority) as client:
             client.sendall(listing + b"\r\n")
-            eventually(lambda: connections(server) == 1)
+            taken(server)
             at_rest(server)
 
+    @pytest.mark.parametrize("settings", [{**QUICK, "SPOOL_LIMITS_IDLE_TIMEOUT": "2s"}])
     def test_that_is_the_last_one_and_taken_slowly_is_whole(
         self, server: Server, authority: Authority, listing: bytes
     ) -> None:
         with secured(stuck_reader(server, b""), authority) as client:
             client.sendall(listing + b"Connection: close\r\n\r\n")
-            came = b"".join(slowly(client, 16384, 60))  # three times as long as the server waits for a farewell
-            client.settimeout(10)
+            came = b"".join(slowly(client, 16384, 120))  # three times as long as the server waits for a farewell
+            client.settimeout(60)
             while data := client.recv(65536):
                 came += data
         head, _, body = came.partition(b"\r\n\r\n")
@@ -157,12 +158,13 @@ class TestAnswer:
     def test_that_is_taken_too_slowly_is_given_up(self, server: Server, authority: Authority, large: bytes) -> None:
         with secured(stuck_reader(server, b""), authority) as client:
             client.sendall(large)
-            eventually(lambda: connections(server) == 1)
+            taken(server)
             for _ in slowly(client, 500, 200):
                 if not connections(server):
                     break
             assert not connections(server)
 
+    @pytest.mark.parametrize("settings", [STEADY])
     def test_that_is_taken_slowly_but_fast_enough_goes_on(
         self, server: Server, authority: Authority, large: bytes
     ) -> None:

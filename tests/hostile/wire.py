@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Literal
 
-BOUND = 20.0
+BOUND = 60.0
 """Seconds in which every connection has to end. The server's own patience is set to two."""
 PATIENCE = 0.25
 """Seconds after which a client that was told nothing closes its side."""

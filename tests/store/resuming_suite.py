@@ -201,7 +201,7 @@ class ResumingSuite:
         await asyncio.sleep(0)
         commit.cancel()
         await asyncio.wait([commit])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     assert await content(store, KEY) == b"data"

@@ -143,7 +143,7 @@ async def test_a_full_disk_refuses_what_needs_room_and_not_what_is_beside_it(tmp
 
 async def test_an_edit_that_raises_stop_iteration_keeps_nobody_waiting(index: SqliteIndex) -> None:
     await index.finish([a_file("1")])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         outcomes = await asyncio.gather(
             index.annotate(FileId("id-1"), lambda _: next(iter(()))), index.probe(), return_exceptions=True
         )
@@ -242,7 +242,7 @@ async def test_opening_waits_for_nobody_who_writes(tmp_path: Path) -> None:
     await (await open_sqlite(tmp_path / "index.db")).aclose()
     with closing(sqlite3.connect(tmp_path / "index.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             index = await open_sqlite(tmp_path / "index.db")
             assert await listed(index) == []
         other.execute("ROLLBACK")
@@ -274,7 +274,7 @@ async def test_aclose_completes_even_if_the_caller_is_cancelled(tmp_path: Path) 
     await asyncio.sleep(0)  # it has begun
     caller.cancel()
     await asyncio.wait([caller])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (tmp_path / "index.db-wal").exists():  # noqa: ASYNC110 - the last connection to close takes it away
             await asyncio.sleep(0.001)
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from spool.web.site import Site
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-PATIENCE = 20
+PATIENCE = 60
 """Seconds that a test waits for what must come at once."""
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"

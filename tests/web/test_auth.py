@@ -33,6 +33,7 @@ GUARDED: Final = [
     Route("HEAD", "/view/{id}", "read", 200),
     Route("GET", "/files.zip", "read", 400),
     Route("HEAD", "/files.zip", "read", 400),
+    Route("POST", "/files.zip", "read", 415),
     Route("POST", "/delete", "delete", 415),
     Route("POST", "/undo", "delete", 415),
     Route("POST", "/files/{id}/undo", "delete", 404),

@@ -241,7 +241,7 @@ class TestCount:
         gates.open = False
         _, writer = await asyncio.open_connection(spool.client.host, spool.client.port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await _waits(gates)  # the link is found
             await gates.let_through(0)
             await _waits(gates)  # the index has counted, and has not said so
@@ -279,7 +279,7 @@ async def _waits(gates: Gatekeeper) -> None:
 
 
 async def given_back(spool: Spool, record: Mapping[str, Any]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await count(spool, record):  # noqa: ASYNC110  # nobody else is told of it
             await asyncio.sleep(0)
 

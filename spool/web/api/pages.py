@@ -186,6 +186,17 @@ _FORMS: Final = (
         raises=(StorageFull, *_BODY),
     ),
     Operation(
+        id="archiveForm",
+        method="POST",
+        path="/files.zip",
+        summary="Several files as one archive, of more than an address has room for",
+        access="read",
+        parameters=(_TOKEN,),
+        body=_form("id", id=_IDS),
+        answers=(Answer(200, "The archive.", {"application/zip": ANYTHING}),),
+        raises=(NotFound, Damaged, *_BODY),
+    ),
+    Operation(
         id="undoForm",
         method="POST",
         path="/undo",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spool.model import FileId
 from spool.web.auth import PRINCIPAL
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from spool.model import File, Principal
     from spool.web.pages.html import Html, Node
+
+
+_LARGEST_IMAGE: Final = 32 * 1024 * 1024
+"""Bytes of an image that is shown before anybody asks for it. Of audio and video a browser fetches what it plays."""
 
 
 async def show(request: web.Request) -> web.StreamResponse:
@@ -47,7 +51,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 def _show(request: web.Request, file: File) -> Html | None:
     """A player that seeks, for the address takes ranges, or the image; None for what a browser is to save."""
-    if not is_shown_in_place(file.media_type):
+    if not is_shown_in_place(file.media_type) or _waits(file):
         return None
     match words.kind(file):
         case "image":
@@ -60,8 +64,13 @@ def _show(request: web.Request, file: File) -> Html | None:
     return None
 
 
+def _waits(file: File) -> bool:
+    return words.kind(file) == "image" and is_shown_in_place(file.media_type) and file.size > _LARGEST_IMAGE
+
+
 def _actions(request: web.Request, file: File) -> Html:
-    open_ = tag("a", "Open", href=media(request, file), class_="button") if words.kind(file) == "text" else None
+    opened = file.damage is None and (words.kind(file) == "text" or _waits(file))
+    open_ = tag("a", "Open", href=media(request, file), class_="button") if opened else None
     save = tag(
         "a", "Download", href=media(request, file, download=True), download=file.filename, class_="button primary"
     )

@@ -11,6 +11,7 @@ from spool.model import FileId
 from spool.policy import require_edit
 from spool.protocol.disposition import clean_filename
 from spool.protocol.http import parse_media_type
+from spool.web import archive
 from spool.web.auth import PRINCIPAL, by
 from spool.web.body import Body
 from spool.web.pages.html import join, tag
@@ -50,6 +51,12 @@ async def upload(request: web.Request) -> web.StreamResponse:
     """`POST /upload`: stores a form's files, as `POST /files` does."""
     await store_form(request)
     return see_other("/")
+
+
+async def zipped(request: web.Request) -> web.StreamResponse:
+    """`POST /files.zip`: as `GET`, of more files than an address has room for."""
+    fields = await read_form(request)
+    return await archive.send(request, fields.get("id", []))
 
 
 async def rename(request: web.Request) -> web.StreamResponse:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from spool.errors import BadRequest, NotFound
 from spool.model import FileQuery, GrantId, Page
+from spool.web.archive import MOST_FILES
 from spool.web.auth import PRINCIPAL
 from spool.web.download import is_shown_in_place
 from spool.web.fields import parse_time
@@ -143,18 +144,18 @@ async def _find(request: web.Request, asked: _Asked) -> Page[File]:
 def _files(request: web.Request, asked: _Asked, found: Page[File], position: int, hidden: Html | None) -> Html:
     who, grace = request[PRINCIPAL], request.app[SITE].undo_grace
     rows = [row(request, file) for file in found.items]
-    delete = tag(
-        "button", "Delete", form="chosen", formmethod="post", formaction=action(request, "/delete"), class_="danger"
-    )
+    delete = tag("button", "Delete", form="chosen", formaction=action(request, "/delete"), class_="danger")
     chosen = tag(
         "form",
         tag("span", "Select files to do something with all of them.", id="count", class_="dim"),
         tag("button", "Download as zip", form="chosen"),
         delete if may(who, "delete") else None,
         id="chosen",
-        method="get",
-        action="/files.zip",
+        method="post",
+        action=action(request, "/files.zip"),
         class_="actions",
+        data_most=MOST_FILES,
+        hidden=not rows,
     )
     more = tag("a", "More files", href=asked.address(cursor=found.next, changes=None), rel="next", id="more")
     list_ = tag(
@@ -170,7 +171,7 @@ def _files(request: web.Request, asked: _Asked, found: Page[File], position: int
         list_,
         _nothing(asked, told=not rows and found.next is None),
         tag("p", more) if found.next else None,
-        chosen if rows else tag("div", chosen, hidden=True),
+        chosen,
     )
 
 
@@ -214,12 +215,13 @@ def row(request: web.Request, file: File) -> Html:
     """One file of the list."""
     view, name = f"/view/{file.id}", file.filename
     pick = tag("input", type="checkbox", name="id", value=file.id, form="chosen", aria_label=f"Select {name}")
-    about = [words.size(file.size), " · ", file.media_type, " · ", words.time(file.created_at)]
+    type_ = tag("span", file.media_type, " · ", class_="type")
+    about = [words.size(file.size), " · ", type_, words.time(file.created_at)]
     if file.grant is not None:
         about.append(" · by a guest")
     damaged = tag("span", " · damaged", class_="wrong") if file.damage else None
     download = tag(
-        "a", "Download", href=media(request, file, download=True), download=name, aria_label=f"Download {name}"
+        "a", "Download", href=media(request, file, download=True), download=True, aria_label=f"Download {name}"
     )
     return tag(
         "li",

@@ -79,6 +79,7 @@ def _form(request: web.Request, target: str, *, refusal: str | None = None, stat
         action="/login",
     )  # fmt: skip
     hint = tag("p", "You sign in with a token. Whoever runs this server can make one: ", class_="dim")
-    command = tag("p", tag("code", "spool token create --name ada --scope upload --scope read"), class_="dim")
+    parts = ("spool token create", "--name ada", "--scope upload", "--scope read")
+    command = tag("p", *(node for part in parts for node in (tag("code", part), " ")), class_="dim command")
     section = tag("section", join(tag("h1", "Sign in"), form, hint, command), class_="card sign-in")
     return page(request, "Sign in", section, status=status)

@@ -1,6 +1,6 @@
 // Buttons that copy an address: one that stands in the page, or that of a new link to a file.
 
-import { announce, element, localize, ours } from "./words.js";
+import { announce, atBottom, element, localize, ours } from "./words.js";
 
 document.documentElement.classList.add("live");
 localize(document);
@@ -58,7 +58,7 @@ async function show({ url, expires_at: until }, name, button) {
   const leave = () => { bar.remove(); button.focus(); };
   close.addEventListener("click", leave);
   bar.addEventListener("keydown", (event) => { if (event.key === "Escape") leave(); });
-  document.getElementById("main").append(bar);
+  atBottom(bar);
   const time = element("time", { dateTime: until });
   const copied = await copy(field);
   told.append(copied ? "Link copied. " : "Copy this link. ", "Whoever has it can download this file until ", time, ".");

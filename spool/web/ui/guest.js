@@ -2,6 +2,7 @@
 
 import { Still } from "./still.js";
 import { announce, element, localize, ours, size } from "./words.js";
+import { forgetUnder } from "./unfinished.js";
 import { begin } from "./uploads.js";
 
 const KEY = `spool-sent ${location.pathname}`;
@@ -140,6 +141,7 @@ function end(refusal) {
 
 // A link that has ended leaves no secret behind.
 function forget() {
+  forgetUnder(location.pathname);
   for (const key of Object.keys(localStorage)) {
     if (key === KEY || (key.startsWith("tus::") && localStorage.getItem(key).includes(`${location.pathname}/tus/`))) localStorage.removeItem(key);
   }

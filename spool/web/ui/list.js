@@ -2,11 +2,12 @@
 // Rows are always the server's own HTML, read from the page it would give without any script.
 
 import { Still, isShown } from "./still.js";
-import { announce, duration, element, localize, ours } from "./words.js";
+import { announce, atBottom, duration, element, localize, ours } from "./words.js";
 
 const EVERY = 5000;
 const MOST = 200; // files that the list grows by
 const SHOWN = 15000; // milliseconds for which undoing is offered at the bottom; after that, among the deleted files
+const AT_ONCE = 100; // requests that outlive the page, of which Chromium refuses more than 256
 const MOST_PAGES = 40; // of new files in one look
 const OVERLAP = 1000; // what is committed at once may become visible in another order than its times tell
 
@@ -21,7 +22,7 @@ export function begin(list) {
 class Files {
   constructor(list) {
     const grace = Number(list.dataset.grace ?? 0);
-    Object.assign(this, { list, grace, live: list.hasAttribute("data-live"), offered: null, looking: false, undone: 0 });
+    Object.assign(this, { list, grace, live: list.hasAttribute("data-live"), offered: null, looking: false, undone: 0, clicked: null });
     this.gone = new Set(); // of which a page may tell that was on its way
     this.known = new Map([...list.children].map((row) => [row.dataset.id, row]));
     this.still = new Still(list, () => { this.tell(); if (this.late) this.look(); });
@@ -105,7 +106,7 @@ class Files {
       this.tell();
       if (!rows.length) return;
       for (const row of rows) row.classList.add("fresh");
-      document.querySelector("[hidden] > #chosen")?.parentElement.removeAttribute("hidden");
+      document.getElementById("chosen").hidden = false;
       announce(rows.length === 1 ? `New: ${rows[0].querySelector(".name").textContent}` : `${rows.length} new files`);
     } catch { /* the server is away; the next look may find it */ } finally {
       this.looking = false;
@@ -183,12 +184,22 @@ class Files {
     const form = document.getElementById("chosen");
     const remove = form.querySelector(".danger");
     document.addEventListener("change", (event) => { if (event.target.name === "id") this.tell(); });
+    this.list.addEventListener("click", (event) => { if (event.target.name === "id") this.reach(event.target, event.shiftKey); });
     form.addEventListener("submit", (event) => {
       if (event.submitter !== remove || this.asking) return;
       event.preventDefault();
       this.remove(this.chosen());
     });
     this.tell();
+  }
+
+  // With the shift key, all from the row that was clicked before to this one.
+  reach(box, far) {
+    const rows = [...this.list.children];
+    const ends = [rows.indexOf(this.clicked), rows.indexOf(box.closest("li"))];
+    const between = far && ends[0] >= 0 ? rows.slice(Math.min(...ends), Math.max(...ends) + 1) : [];
+    for (const row of between.filter(isShown)) uncheck(row, box.checked);
+    this.clicked = rows[ends[1]];
   }
 
   chosen() { return [...this.list.children].filter((row) => row.querySelector("input").checked && isShown(row)); }
@@ -198,7 +209,10 @@ class Files {
     const many = this.chosen().length;
     document.getElementById("empty").hidden = [...this.list.children].some((row) => !row.hidden) || document.getElementById("more") !== null;
     document.body.classList.toggle("picking", many > 0);
-    document.getElementById("count").textContent = `${many} selected`;
+    const form = document.getElementById("chosen");
+    const most = Number(form.dataset.most);
+    document.getElementById("count").textContent = many > most ? `${many} selected; an archive holds ${most}` : `${many} selected`;
+    form.querySelector("button").disabled = many > most;
   }
 
   // Where the principal may delete, each row has a button for it.
@@ -244,13 +258,16 @@ class Files {
 
   // One request for each row; those whose was not answered so.
   async send(rows, method, what, wanted) {
-    const failed = [];
-    await Promise.all(rows.map(async (row) => {
-      try {
-        const answer = await fetch(`/files/${row.dataset.id}${what}`, { method, headers: ours(), keepalive: true });
-        if (!wanted.includes(answer.status)) failed.push(row);
-      } catch { failed.push(row); }
-    }));
+    const [failed, waiting] = [[], [...rows]];
+    const some = async () => {
+      for (let row = waiting.shift(); row; row = waiting.shift()) {
+        try {
+          const answer = await fetch(`/files/${row.dataset.id}${what}`, { method, headers: ours(), keepalive: true });
+          if (!wanted.includes(answer.status)) failed.push(row);
+        } catch { failed.push(row); }
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, some));
     return failed;
   }
 
@@ -259,7 +276,7 @@ class Files {
     const bar = element("div", { id: "undo" }, element("span", {}, text), undo);
     bar.setAttribute("role", "group");
     bar.setAttribute("aria-label", text);
-    document.getElementById("main").append(bar);
+    atBottom(bar);
     undo.focus();
     undo.addEventListener("click", () => this.restore(rows, deleted));
     announce(`${text}. It can be undone for ${duration(this.grace)}.`);

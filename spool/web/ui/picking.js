@@ -1,4 +1,5 @@
-// Ways in: picker, folder, gallery, camera, drop and paste. Each gives pairs of a file and the folder it was in.
+// Ways in: picker, folder, gallery, camera, drop and paste. Each gives files with the folders they were in; what was
+// dropped with its handle, too, where there is one.
 
 import { element } from "./words.js";
 
@@ -62,9 +63,11 @@ function drops(zone, take) {
     event.preventDefault();
     depth = 0;
     show();
-    const files = [...event.dataTransfer.files];
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const found = entries.some((entry) => entry.isDirectory) ? await walked(entries) : files.map((file) => ({ file, folder: "" }));
+    const items = [...event.dataTransfer.items].filter((item) => item.kind === "file"); // asked now: later it tells nothing
+    const files = items.map((item) => ({ file: item.getAsFile(), folder: "", handle: item.getAsFileSystemHandle?.().catch(() => null) }));
+    const entries = items.map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const found = entries.some((entry) => entry.isDirectory) ? await walked(entries) : files;
+    for (const each of found) each.handle = await each.handle;
     if (found.length) take(found);
   });
 }

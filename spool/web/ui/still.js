@@ -1,5 +1,5 @@
 // A list that stands still while somebody is at it, so that no row moves away from under a mouse, a finger or the
-// keyboard: what is new waits behind a button, what is gone keeps its place, and what stands above keeps its height.
+// keyboard: what is new waits behind a button, what is gone keeps its place, and the page scrolls by what grows above.
 
 import { element } from "./words.js";
 
@@ -10,8 +10,8 @@ export const isShown = (row) => !row.hidden && !row.classList.contains("held");
 export class Still {
   // `left` is called when nobody is at the list any more, and it has caught up.
   constructor(list, left = () => {}) {
-    const place = list.closest("section");
-    Object.assign(this, { list, place, left, pointed: false, timer: null, above: document.querySelector(".upload") });
+    const [place, above] = [list.closest("section"), document.querySelector(".upload")];
+    Object.assign(this, { list, place, left, pointed: false, timer: null, above, height: above?.offsetHeight });
     this.button = element("button", { type: "button", hidden: true });
     this.button.addEventListener("click", () => this.catchUp()?.querySelector("a, button")?.focus());
     document.getElementById("line").append(this.button);
@@ -26,11 +26,23 @@ export class Still {
 
   get held() { return this.pointed || this.place.querySelector(":focus-visible") !== null; }
 
-  brace() { if (this.above && this.held) this.above.style.minBlockSize = `${this.above.offsetHeight}px`; }
+  // What stands above keeps its height, and where it has grown, such as by a paste, the page scrolls along.
+  brace() {
+    if (!this.above) return;
+    const [before, height] = [this.height, this.above.offsetHeight];
+    this.height = height;
+    document.documentElement.style.overflowAnchor = this.held ? "none" : ""; // where browsers scroll by themselves, and sooner
+    if (!this.held) return;
+    this.above.style.minBlockSize = `${height}px`;
+    if (height <= before) return;
+    document.body.style.minBlockSize = `calc(100vh + ${scrollY + height - before}px)`; // a short page has to have room for it
+    scrollBy(0, height - before);
+  }
 
   settle() {
     if (this.held) return;
-    if (this.above) this.above.style.minBlockSize = "";
+    this.brace();
+    if (this.above) this.above.style.minBlockSize = document.body.style.minBlockSize = "";
     this.catchUp();
     this.left();
   }

@@ -3,6 +3,7 @@
 import { announce, duration, element, ours, size } from "./words.js";
 import { limitsOf, refusal } from "./refusals.js";
 import { listen } from "./picking.js";
+import { claim, find, forget, keep } from "./unfinished.js";
 
 const AT_ONCE = 3;
 const RETRIES = [0, 500, 1000, 2000, 4000, 8000, 15000, 15000, 15000, 15000];
@@ -10,10 +11,11 @@ const SPAN = 4000; // milliseconds over which speed is told
 const FINAL = [400, 401, 403, 404, 405, 410, 412, 413, 415, 422, 460]; // another try would be answered the same
 
 // `stored` gets each file that is there now, and where to delete it if that was told; `refused` is called when none is;
-// `unproven` says what to do where the server no longer knows who sends.
-export function begin(form, { stored, refused = () => {}, unproven }) {
-  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused, unproven });
-  uploads.remember().finally(() => listen(form, (found) => uploads.take(found))); // what is remembered is found, not shown twice
+// `unproven` says what to do where the server no longer knows who sends. `lasting` is for who sees no list of what is stored.
+export function begin(form, { stored, refused = () => {}, unproven, lasting = false }) {
+  const uploads = new Uploads(document.getElementById("queue"), limitsOf(form), { endpoint: form.dataset.tus, stored, refused, unproven, lasting });
+  uploads.remember();
+  listen(form, (found) => uploads.take(found));
   window.addEventListener("online", () => uploads.wake());
   window.addEventListener("beforeunload", (event) => { if (uploads.running()) event.preventDefault(); });
   return uploads;
@@ -25,12 +27,11 @@ class Uploads {
   }
 
   take(found) {
-    for (const { file, folder } of found) {
-      const known = this.items.find((item) => item.isRemembered(file));
-      if (known) known.discard({ keep: true });
-      const item = new Item(this, file, folder);
-      this.items.push(item);
-      this.list.append(item.row);
+    for (const { file, folder, handle } of found) {
+      const known = this.items.find((item) => item.remembered && item.isOf(file));
+      if (known) known.discard({ anew: true });
+      const item = new Item(this, file, folder, handle);
+      this.add(item);
       const why = refusal(file, this.limits);
       if (why) item.refuse(why);
     }
@@ -54,27 +55,39 @@ class Uploads {
 
   wake() { for (const item of this.items) if (item.state === "failed") item.retry(); }
 
-  drop(item) { this.items.splice(this.items.indexOf(item), 1); item.row.remove(); this.next(); }
+  add(item) { this.items.push(item); this.list.append(item.row); }
+
+  drop(item) { this.items.splice(this.items.indexOf(item), 1); item.row.remove(); item.end(); this.next(); }
 
   isOurs({ origin, pathname }) { return origin === location.origin && pathname.startsWith(`${this.endpoint}/`); }
 
-  // Uploads of an earlier visit: the browser forgot their files, so that each has to be chosen again.
+  // Uploads of an earlier visit, or of another tab once that is closed.
   async remember() {
     const found = await tus.defaultOptions.urlStorage.findAllUploads();
     for (const upload of found) {
-      if (!upload.uploadUrl || !this.isOurs(new URL(upload.uploadUrl, location))) continue;
-      const item = new Item(this, { name: upload.metadata.filename ?? "file", size: upload.size }, "");
-      item.remembered = upload;
-      item.tell("paused", `Not finished, ${size(upload.size)}. Choose the file again, and it goes on where it stopped.`);
-      this.items.push(item);
-      this.list.append(item.row);
+      if (upload.uploadUrl && this.isOurs(new URL(upload.uploadUrl, location))) this.recall(upload);
     }
+  }
+
+  async recall(upload) {
+    const { filename: name = "file", folder = "" } = upload.metadata;
+    const item = new Item(this, { name, size: upload.size }, folder);
+    Object.assign(item, { remembered: upload, path: pathOf(upload.uploadUrl), state: "paused" });
+    await claim(item.path, item.over);
+    const kept = await find(item.path);
+    const done = localStorage.getItem(upload.urlStorageKey) === null;
+    const chosen = this.items.some((other) => !other.remembered && other.isOf(item.file));
+    if (done || chosen || (kept && kept.who !== who())) { item.end(); return; }
+    item.handle = kept?.handle;
+    this.add(item);
+    await item.reopen(kept?.paused ? "paused" : item.handle?.queryPermission({ mode: "read" }));
   }
 }
 
 class Item {
-  constructor(uploads, file, folder) {
-    Object.assign(this, { uploads, file, folder, state: "waiting", sent: 0, marks: [], remembered: null });
+  constructor(uploads, file, folder, handle) {
+    Object.assign(this, { uploads, file, folder, handle, state: "waiting", sent: 0, marks: [], remembered: null, path: null });
+    this.over = new Promise((end) => { this.end = end; });
     this.bar = element("progress", { max: Math.max(1, file.size), value: 0 });
     this.bar.setAttribute("aria-label", `Progress of ${file.name}`);
     this.status = element("p", { className: "dim" }, `Waiting, ${size(file.size)}`);
@@ -83,9 +96,35 @@ class Item {
     this.offer();
   }
 
-  isRemembered(file) {
-    return this.remembered && this.remembered.metadata.filename === file.name && this.remembered.size === file.size;
+  isOf({ name, size: length }) { return this.file.name === name && this.file.size === length; }
+
+  // Goes on with a file of an earlier visit, if the browser can read it and `allowed` says so.
+  async reopen(allowed) {
+    try {
+      if ((await allowed) === "granted") {
+        const file = await this.handle.getFile();
+        if (!this.isOf(file)) throw new Error("the file has changed");
+        this.discard({ anew: true });
+        this.uploads.take([{ file, folder: this.folder, handle: this.handle }]);
+        return;
+      }
+    } catch { this.handle = undefined; } // it is not where it was, or not what it was
+    const how = this.handle ? "It goes on where it stopped; the browser may ask first." : "Choose the file again, and it goes on where it stopped.";
+    this.tell("paused", `Not finished, ${size(this.file.size)}. ${how}`);
   }
+
+  // What the server has of the upload is at this address, now or again.
+  at(url) {
+    this.upload.url = here(url);
+    const path = pathOf(url);
+    if (path === this.path) return;
+    if (this.path) forget(this.path);
+    this.path = path;
+    this.keep();
+    claim(path, this.over);
+  }
+
+  keep() { if (this.path) keep(this.path, { who: who(), handle: this.handle, paused: this.state === "paused" }); }
 
   async start() {
     this.state = "running";
@@ -110,7 +149,7 @@ class Item {
       retryDelays: RETRIES,
       removeFingerprintOnSuccess: true,
       onShouldRetry: (error) => !FINAL.includes(error.originalResponse?.getStatus()),
-      onUploadUrlAvailable: () => { this.upload.url = here(this.upload.url); },
+      onUploadUrlAvailable: () => this.at(this.upload.url),
       onProgress: (sent) => this.progress(sent),
       onError: (error) => this.fail(error),
       onSuccess: ({ lastResponse }) => this.finish(lastResponse),
@@ -136,11 +175,12 @@ class Item {
   pause() {
     this.state = "paused";
     this.upload?.abort();
+    this.keep();
     this.tell("paused", `Paused at ${size(this.sent)} of ${size(this.file.size)}`);
     this.uploads.next();
   }
 
-  retry() { this.state = "waiting"; this.tell("waiting", "Waiting"); this.uploads.next(); }
+  retry() { this.tell("waiting", "Waiting"); this.keep(); this.uploads.next(); }
 
   refuse(why) { this.tell("refused", why); announce(`${this.file.name}: ${why}`); }
 
@@ -159,17 +199,19 @@ class Item {
     this.bar.value = this.bar.max;
     this.tell("done", `Stored, ${size(this.file.size)}`);
     announce(`${this.file.name} is stored`);
+    forget(this.path);
     this.uploads.stored(this.file, answer?.getHeader("Link")?.match(/<([^>]+)>; rel="edit"/)?.[1]);
-    setTimeout(() => this.uploads.drop(this), 4000);
+    if (!this.uploads.lasting) setTimeout(() => this.uploads.drop(this), 4000);
     this.uploads.next();
   }
 
   // Takes the row away; the bytes that the server has go too, unless the upload is only to be shown anew.
-  async discard({ keep = false } = {}) {
+  async discard({ anew = false } = {}) {
     const url = this.upload?.url ?? this.remembered?.uploadUrl;
     this.upload?.abort();
     this.uploads.drop(this);
-    if (keep) return;
+    if (anew) return;
+    if (this.path) forget(this.path);
     if (this.remembered) tus.defaultOptions.urlStorage.removeUpload(this.remembered.urlStorageKey);
     if (url) await tus.Upload.terminate(url, { headers: ours(), retryDelays: RETRIES.slice(0, 3) }).catch(() => {});
     for (const each of (await this.upload?.findPreviousUploads()) ?? []) tus.defaultOptions.urlStorage.removeUpload(each.urlStorageKey);
@@ -184,10 +226,11 @@ class Item {
 
   offer() {
     const held = this.buttons.contains(document.activeElement);
+    const again = this.handle ? [["Resume", () => this.reopen(this.handle.requestPermission({ mode: "read" }))]] : [];
     const offers = {
       waiting: [["Cancel", () => this.discard()]],
       running: [["Pause", () => this.pause()], ["Cancel", () => this.discard()]],
-      paused: this.remembered ? [["Discard", () => this.discard()]] : [["Resume", () => this.retry()], ["Cancel", () => this.discard()]],
+      paused: this.remembered ? [...again, ["Discard", () => this.discard()]] : [["Resume", () => this.retry()], ["Cancel", () => this.discard()]],
       failed: [["Retry", () => this.retry()], ["Cancel", () => this.discard()]],
       refused: [["Dismiss", () => this.discard()]],
       done: [],
@@ -203,7 +246,11 @@ class Item {
 }
 
 // The upload at the origin by which the reader came: `server.base_url` may name another, to which no page of ours sends.
-const here = (url) => new URL(new URL(url, location).pathname, location).href;
+const here = (url) => new URL(pathOf(url), location).href;
+const pathOf = (url) => new URL(url, location).pathname;
+
+// Who is signed in, as the page says; of guests it says nothing.
+const who = () => document.querySelector(".who")?.textContent ?? "";
 
 // The sentence of the problem that the server answered with.
 function reason(error) {

@@ -1,4 +1,4 @@
-// Sizes, times and words, as the server writes them.
+// Sizes, times and words, as the server writes them, and where a page tells of what happens.
 
 const UNITS = ["kB", "MB", "GB", "TB"];
 
@@ -37,6 +37,13 @@ export function element(name, properties = {}, ...children) {
 export function announce(text) {
   const place = document.getElementById("announce");
   if (place) place.textContent = text;
+}
+
+// Shows a bar at the bottom of the window, below those that are there.
+export function atBottom(bar) {
+  let place = document.getElementById("bars");
+  if (!place) document.getElementById("main").append(place = element("div", { id: "bars" }));
+  place.append(bar);
 }
 
 // The headers of a request by a page of ours, which its reader is not to be asked about in a window of the browser.
