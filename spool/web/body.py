@@ -29,12 +29,12 @@ _FAST: Final = 128 * 1024
 """Bytes that came at once from a client that is read from in larger steps from then on."""
 _READS: Final = (256 * 1024, 512 * 1024)
 """What asyncio asks of a socket, and twice as much: with still more, what was read has left the processor's cache."""
+_TLS_READ: Final = 1024 * 1024
+"""By TLS the work for each read costs more than that."""
 _PROMPT: Final = 16 * 1024
 """Bytes that are read as they come: a type, for one, is to be refused at once."""
 _LARGE: Final = 8 * 1024 * 1024
-"""Bytes still to come that are worth a thread of their own."""
-_WORTH: Final = 4 * 1024 * 1024
-"""Bytes that a batch may have while few uploads run: with more of them, their memory is wanted for other things."""
+"""Bytes still to come that are worth reading past asyncio."""
 _GATHERED: Final = 256 * 1024
 """Bytes of a slower client that are worth waking up for."""
 _LONGEST: Final = 1.0
@@ -121,13 +121,15 @@ class Body:
         return Taken(len(chunk), [parse(chunk)] if chunk else [], ending)
 
     def _leave_aiohttp(self, came: int) -> None:
-        """The rest is read directly, if that is worth it: a quick client's large body, as long as few uploads run."""
-        request, left = self._request, (self._declared or 0) - self.size - came
-        transport, content = request.transport, request.content
-        if transport is None or came < _FAST or left < _LARGE or self._batch_size() < _WORTH:
+        """The rest of a quick client's body is not parsed, and that of a large one is read directly."""
+        transport, content, connection = self._request.transport, self._request.content, self._request.protocol
+        left = (self._declared or 0) - self.size - came
+        if transport is None or min(came, left) < _FAST or not hasattr(connection, "pass_body"):
             return
-        possible = transport.get_extra_info("sslcontext") is None and hasattr(request.protocol, "skip_body")
-        if possible and content.total_bytes == self.size + came:  # or some of the rest is in aiohttp's hands
+        if content.total_bytes != self.size + came:  # some of the rest is in aiohttp's hands
+            return
+        connection.pass_body(left)
+        if left >= _LARGE and transport.get_extra_info("sslcontext") is None:
             with suppress(OSError):  # no descriptor is left
                 self._direct = Direct(transport, content, left)
 
@@ -176,10 +178,10 @@ class Body:
     def _read_more(self) -> None:
         """The event loop has less to do for each byte that comes, as long as few uploads share the memory."""
         transport = self._request.transport
-        reader = getattr(transport, "_ssl_protocol", transport)
+        secure = getattr(transport, "_ssl_protocol", None)
+        reader, (smallest, largest) = secure or transport, _READS
         if reader is not None and hasattr(reader, "max_size"):  # what asyncio asks of a socket
-            smallest, largest = _READS
-            reader.max_size = max(smallest, min(largest, self._batch_size() // 2))
+            reader.max_size = max(smallest, min(_TLS_READ if secure else largest, self._batch_size() // 2))
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:

@@ -47,12 +47,14 @@ _LAST_CHUNK = re.compile(rb"0++[ \t]*+(?:;.*)?", re.DOTALL)
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("body", "crowd", "ended", "head", "head_timer", "limits", "outflow", "tail")
+    __slots__ = ("body", "crowd", "ended", "head", "head_timer", "limits", "outflow", "rest", "tail")
 
     limits: Limits
     crowd: Crowd
     body: StreamReader | None
     """That of the latest request which was taken up."""
+    rest: int
+    """Bytes still to come of it that the parser does not see."""
     tail: bytes
     """The last bytes that came: aiohttp parses the trailer section after a body, and drops it."""
     head: int
@@ -95,6 +97,8 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Notes the last bytes before they are parsed, and then whether they began a head or completed one."""
+        if self.rest and not (data := self._take_body(data)):
+            return
         self.tail = (self.tail + data if len(data) < _TAIL else data)[-_TAIL:]
         super().data_received(data)
         if self._messages or not self._awaits_request():
@@ -106,8 +110,24 @@ class Connection(RequestHandler):
             if self.head > _MAX_HEAD:
                 self._refuse_head(400, f"the request head is larger than {_MAX_HEAD} bytes")
 
+    def pass_body(self, rest: int) -> None:
+        """The next `rest` bytes are those of the latest request's body, and no parser needs to look at them."""
+        self.rest = rest
+
+    def _take_body(self, data: bytes) -> bytes:
+        """What comes after the body."""
+        assert self.body is not None
+        piece = data[: self.rest]
+        self.rest -= len(piece)
+        self.body.feed_data(piece)
+        if not self.rest:
+            self.skip_body()
+            self.body.feed_eof()
+        return data[len(piece) :]
+
     def skip_body(self) -> None:
         """The rest of the latest request's body was read past the parser: what comes next is a head."""
+        self.rest = 0
         self._parser = HttpRequestParser(
             self,
             self._loop,
@@ -217,7 +237,7 @@ class _Server(web.Server):
         connection = Connection(self, loop=self._loop, **self._kwargs)
         connection.limits, connection.crowd = self.limits, self.crowd
         connection.body = connection.outflow = connection.head_timer = None
-        connection.tail, connection.head, connection.ended = b"", 0, False
+        connection.tail, connection.head, connection.rest, connection.ended = b"", 0, 0, False
         return connection
 
     def note_body(self, make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:

@@ -1,7 +1,8 @@
 """The rest of a large body, read from its socket past asyncio and aiohttp.
 
-The event loop waits for the client, as ever. When bytes come quickly, a thread takes what follows in one go: a few MiB
-for one round of the event loop, and none of them pass through aiohttp's parser, which is replaced when all are here.
+The event loop waits for the client, as ever. When bytes come quickly and few uploads run, a thread takes what follows
+in one go: a few MiB for one round of the event loop; while many run, the event loop takes what they have memory for.
+None of it passes through aiohttp's parser, which is replaced when all is here.
 The socket is read by a copy of its descriptor, for asyncio may close its own meanwhile. It does not block, and that is
 never changed: it is a property of the connection, and not of the descriptor.
 """
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 _PIECE: Final = 1024 * 1024 - 4096
 """Bytes of one read. With more, the C library gives the memory back each time, and each page then costs a fault."""
+_WORTH: Final = 4 * 1024 * 1024
+"""Bytes that a thread may take in one go, or it is not worth a thread."""
 _PATIENCE: Final = 0.02
 """Seconds that a quick client may need for what is worth waking up for."""
 _LONGEST: Final = 0.25
@@ -58,7 +61,7 @@ class Direct:
         self._quick = False
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="receive")
+        self._thread: ThreadPoolExecutor | None = None
         self._watch: asyncio.Future[None] = asyncio.ensure_future(_end_of(content))
         self._watch.add_done_callback(self._end)
         transport.pause_reading()
@@ -69,7 +72,8 @@ class Direct:
         `least` is how many the kernel waits for before it tells of any.
         """
         while not self._over:
-            if self._quick:
+            if self._quick and most >= _WORTH:
+                self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="receive")
                 taken = await self._loop.run_in_executor(self._thread, self._take, make, most, least)
                 self._quick = taken.size >= most
             else:
@@ -134,8 +138,11 @@ class Direct:
         """The transport reads again."""
         self._watch.cancel()
         self._over = True
-        self._thread.submit(self._socket.close)  # after what may be running
-        self._thread.shutdown(wait=False)
+        if self._thread is None:
+            self._socket.close()
+        else:
+            self._thread.submit(self._socket.close)  # after what may be running
+            self._thread.shutdown(wait=False)
         self._transport.resume_reading()
 
 

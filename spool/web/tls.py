@@ -2,7 +2,7 @@
 
 `Secure` follows asyncio's SSLProtocol in its unwritten ways, which are the same from Python 3.11 to 3.13. What it
 changes: a handshake counts as a connection and has the time of a head; what waits for a slow client is seen by whoever
-watches, also what waits below TLS; and a connection has no buffers of its own.
+watches, also what waits below TLS; and a connection has no buffers of its own, and little in OpenSSL.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 _READ: Final = 256 * 1024
 """Bytes that are read from a socket at a time, as asyncio does without TLS."""
-_MOST_READ: Final = 512 * 1024
+_MOST_READ: Final = 1024 * 1024
 """The most that `max_size` may be set to."""
+_STEP: Final = 64 * 1024
+"""Bytes that OpenSSL is given at a time: what it has room for once, it keeps for the connection."""
 
 
 class Tls:
@@ -35,7 +37,7 @@ class Tls:
         self.crowd = crowd
         self.handshake = limits.head_timeout.total_seconds()
         self.farewell = limits.idle_timeout.total_seconds()
-        self.coded, self.plain = memoryview(bytearray(_MOST_READ)), memoryview(bytearray(_MOST_READ))
+        self.coded, self.plain = memoryview(bytearray(_MOST_READ)), memoryview(bytearray(_MOST_READ + _STEP))
         """For what is read: the event loop reads from one socket at a time, and leaves nothing here."""
 
     def around(self, connection: asyncio.Protocol, connections: Callable[[], int]) -> asyncio.BaseProtocol:
@@ -63,6 +65,8 @@ class Secure(_SSLProtocol):  # type: ignore[misc]
             ssl_shutdown_timeout=tls.farewell,
         )
         self.max_size = _READ
+        self._rest = memoryview(b"")
+        """What was read, and OpenSSL has not been given yet."""
         self._tls = tls
         self._connections = connections
 
@@ -88,17 +92,43 @@ class Secure(_SSLProtocol):  # type: ignore[misc]
         super()._on_handshake_complete(handshake_exc)
 
     def get_buffer(self, n: int) -> memoryview:  # noqa: ARG002  # as asyncio calls it
-        """Where the socket is read to."""
-        self._ssl_buffer_view = self._tls.coded[: self.max_size]
+        """Where the socket is read to: less while the connection takes nothing, for OpenSSL has to keep it."""
+        self._ssl_buffer_view = self._tls.coded[: _READ if self._app_reading_paused else self.max_size]
         return self._ssl_buffer_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were read."""
+        if self._state is sslproto.SSLProtocolState.WRAPPED and not self._app_reading_paused:
+            self._rest = self._ssl_buffer_view[_STEP:nbytes]
+            nbytes = min(_STEP, nbytes)
+        super().buffer_updated(nbytes)
 
     def _set_app_protocol(self, app_protocol: asyncio.BaseProtocol) -> None:
         """Bytes are put together in one place and given out as one object, not collected record by record."""
         super()._set_app_protocol(app_protocol)
-        receiver = cast("asyncio.Protocol", app_protocol)
         self._app_protocol_is_buffer = True
-        self._app_protocol_get_buffer = lambda _: self._tls.plain[: self.max_size]
-        self._app_protocol_buffer_updated = lambda size: receiver.data_received(bytes(self._tls.plain[:size]))
+        self._receive = cast("asyncio.Protocol", app_protocol).data_received
+
+    def _do_read__buffered(self) -> None:
+        plain, size, count = self._tls.plain, 0, 1
+        rest, self._rest = self._rest, self._rest[:0]
+        while count and size < len(plain):
+            try:
+                count = self._sslobj.read(len(plain) - size, plain[size:])
+                size += count
+            except sslproto.SSLAgainErrors:
+                if not rest:
+                    break
+                self._incoming.write(rest[:_STEP])
+                rest = rest[_STEP:]
+        self._incoming.write(rest)
+        if size == len(plain):  # there may be more
+            self._loop.call_soon(self._do_read)
+        if size:
+            self._receive(bytes(plain[:size]))
+        if not count:
+            self._call_eof_received()
+            self._start_shutdown()
 
     def _get_write_buffer_size(self) -> int:
         size: int = super()._get_write_buffer_size()

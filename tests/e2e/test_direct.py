@@ -1,4 +1,4 @@
-"""Large bodies of quick clients, whose bytes a thread reads past asyncio and aiohttp: every promise holds as ever.
+"""Large bodies of quick clients, whose bytes are read past asyncio and aiohttp: every promise holds as ever.
 
 That it is so read is seen by the socket, which the server then has open twice.
 """
@@ -10,7 +10,7 @@ import re
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -67,8 +67,10 @@ def idle(server: Server) -> int:
     return len(server.descriptors())
 
 
-def is_direct(server: Server) -> bool:
-    return any(count > 1 for name, count in Counter(server.descriptors()).items() if name.startswith("socket:"))
+def is_direct(server: Server, clients: int = 1) -> bool:
+    """Whether so many clients are read directly."""
+    sockets = Counter(target for target in server.descriptors() if target.startswith("socket:"))
+    return sum(count > 1 for count in sockets.values()) >= clients
 
 
 @contextmanager
@@ -148,12 +150,24 @@ def test_curl_sends_several_large_files_and_fields_after_them(server: Server, tm
 
 @pytest.mark.usefixtures("idle")
 def test_uploads_at_once_are_kept_apart(server: Server) -> None:
-    """More than are read directly at a time."""
+    """More than are worth a thread of their own."""
     data = [bytes([number]) + DATA[: 16 * MIB + number] for number in range(12)]
     with ThreadPoolExecutor(len(data)) as pool:
         list(pool.map(lambda number: server.put(str(number), data[number]), range(len(data))))
     found = {file["filename"]: file["sha256"] for file in server.files()}
     assert found == {str(number): hashlib.sha256(each).hexdigest() for number, each in enumerate(data)}
+
+
+@pytest.mark.usefixtures("idle")
+def test_many_at_once_are_all_read_directly(server: Server) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(begun(server, put())) for _ in range(6)]
+        assert is_direct(server, len(clients))
+        for client in clients:
+            client.sendall(DATA[SENT:])
+        for client in clients:
+            assert answer(client).startswith(b"HTTP/1.1 201 ")
+    assert [file["sha256"] for file in server.files()] == [SHA256] * len(clients)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["unix", "unix-workers"])
