@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,10 @@ MEMORY: Final = Path("/dev/shm")
 ROOM: Final = 2 * 1024**3
 ON_DISK: Final = ("crash/", "container/", "e2e/test_large.py", "store/test_local")
 """What looks at a disk, or fills one."""
+
+
+# Where the tests run in the background of a script, SIGINT is ignored, and programs inherit that, but not a handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:

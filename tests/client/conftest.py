@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +11,6 @@ from tests.process import Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-# Where the tests run in the background of a script, SIGINT is ignored, and programs inherit that, but not a handler.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
