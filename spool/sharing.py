@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Grants(Protocol):
-    """Leave that owners have given to guests. Every verb but the last is one transaction, durable when it returns.
+    """Leave that owners have given to guests. Every verb but `forget_grants` is one transaction, and durable.
 
     What is told by whom has its entry in the audit log, as `ports.Audit` says.
     """
@@ -55,7 +55,7 @@ class Grants(Protocol):
 
 
 class Links(Protocol):
-    """Addresses at which single files are. Every verb but the last is one transaction, durable when it returns.
+    """Addresses at which single files are. Every verb but `forget_links` is one transaction, and durable.
 
     A link goes with its file. The audit log tells of links as of grants.
     """

@@ -87,7 +87,7 @@ def _list_tokens(arguments: argparse.Namespace) -> int:
 def _revoke_token(arguments: argparse.Namespace) -> int:
     async def work(_blobs: LocalStore, index: SqliteIndex) -> None:
         unknown = []
-        for id_ in arguments.ids:
+        for id_ in dict.fromkeys(arguments.ids):
             try:
                 await index.revoke(TokenId(id_), by_command())
             except NotFound:

@@ -242,7 +242,7 @@ def _address(arguments: argparse.Namespace, text: str) -> tuple[str | None, str]
     `--to` goes before the server in an address, which may know itself by a name that is not reached from here.
     """
     if found := split_delete_url(text):
-        reached = client_settings(arguments.to or found[0]).url
+        reached = URL.parse(arguments.to or found[0])
         return reached, "".join((reached, *found[1:]))
     server, name = split_address(text) or (None, text)
     if server is None and "://" in text:

@@ -124,7 +124,8 @@ class Client(Uploader[File]):
 
         Raises NotFound, but not for what an earlier try of this call has deleted.
         """
-        if split_delete_url(id):
+        if found := split_delete_url(id):
+            self._require_own(found[0])
             await delete_by(id, server=self._connection.url, tries=self._tries)
         else:
             await delete_at(self._connection, self._path(id), self._tries)
@@ -174,9 +175,12 @@ class Client(Uploader[File]):
     def _path(self, id: str) -> str:
         """Where the record of a file is on this server; `id` may be its address. Raises ValueError."""
         server, name = split_address(id) or (self._connection.url, id)
-        if server != self._connection.url:
-            raise ValueError(f"{id} is a file of another server than {self._connection.url}")
+        self._require_own(server)
         return f"/files/{quote(name, safe='')}"
+
+    def _require_own(self, server: str) -> None:
+        if server != self._connection.url:
+            raise ValueError(f"this is a file of {server}, which is another server than {self._connection.url}")
 
 
 def split_address(address: str) -> tuple[str, str] | None:

@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MOST_FILES: Final = 500
+"""Files that one archive, or one form, may be about."""
 _SLICE: Final = 256 * 1024
 """Bytes that are read, summed and sent in one go."""
 
 
 async def archive(request: web.Request) -> web.StreamResponse:
-    """`GET /files.zip?id=...&id=...`: see `send`."""
-    return await send(request, request.query.getall("id", []))
+    """`GET /files.zip?id=...&id=...`: see `send_archive`."""
+    return await send_archive(request, request.query.getall("id", []))
 
 
-async def send(request: web.Request, named: Sequence[str]) -> web.StreamResponse:
+async def send_archive(request: web.Request, named: Sequence[str]) -> web.StreamResponse:
     """Answers with the files in one archive, in this order, each opened when its turn has come.
 
     Raises BadRequest, and NotFound or Damaged if any of them cannot be had. One that goes away while the archive is

@@ -27,9 +27,11 @@ T = TypeVar("T")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAST: Final = 128 * 1024
 """Bytes that came at once from a client that is read from in larger steps from then on."""
-_READS: Final = (256 * 1024, 512 * 1024)
-"""What asyncio asks of a socket, and twice as much: with still more, what was read has left the processor's cache."""
-_TLS_READ: Final = 1024 * 1024
+_READ: Final = 256 * 1024
+"""What asyncio asks of a socket."""
+_LARGE_READ: Final = 512 * 1024
+"""With still more, what was read has left the processor's cache."""
+_LARGE_TLS_READ: Final = 1024 * 1024
 """By TLS the work for each read costs more than that."""
 _PROMPT: Final = 16 * 1024
 """Bytes that are read as they come: a type, for one, is to be refused at once."""
@@ -179,9 +181,9 @@ class Body:
         """The event loop has less to do for each byte that comes, as long as few uploads share the memory."""
         transport = self._request.transport
         secure = getattr(transport, "_ssl_protocol", None)
-        reader, (smallest, largest) = secure or transport, _READS
+        reader, largest = (secure, _LARGE_TLS_READ) if secure else (transport, _LARGE_READ)
         if reader is not None and hasattr(reader, "max_size"):  # what asyncio asks of a socket
-            reader.max_size = max(smallest, min(_TLS_READ if secure else largest, self._batch_size() // 2))
+            reader.max_size = max(_READ, min(largest, self._batch_size() // 2))
 
     async def _send_continue(self) -> None:
         if self._expectation is None or self._request.version < HttpVersion11:

@@ -1,8 +1,8 @@
 """What aiohttp's connection does not do by itself.
 
 Problem documents for unreadable heads, a time and a size for a head, a time for what is sent to be taken, a limit on
-connections, and half-closing clients. `Connection` follows aiohttp's RequestHandler in its unwritten ways; the
-dependency is pinned to the minor version.
+connections, half-closing clients, and bodies that go past the parser, which copies them. `Connection` follows aiohttp's
+RequestHandler in its unwritten ways; the dependency is pinned to the minor version.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Connection(RequestHandler):
     body: StreamReader | None
     """That of the latest request which was taken up."""
     rest: int
-    """Bytes still to come of it that the parser does not see."""
+    """Bytes still to come of it that are not parsed; more than that if it ended early while it was read directly."""
     tail: bytes
     """The last bytes that came: aiohttp parses the trailer section after a body, and drops it."""
     head: int
@@ -111,7 +111,7 @@ class Connection(RequestHandler):
                 self._refuse_head(400, f"the request head is larger than {_MAX_HEAD} bytes")
 
     def pass_body(self, rest: int) -> None:
-        """The next `rest` bytes are those of the latest request's body, and no parser needs to look at them."""
+        """The next `rest` bytes, all that is to come of the latest request's body, go to its reader unparsed."""
         self.rest = rest
 
     def _take_body(self, data: bytes) -> bytes:

@@ -68,7 +68,7 @@ READ: Final[_Routes] = [
     ("POST", f"/view/{_ID}/links", linking.make),
     ("POST", f"/view/{_ID}/links/{{link_id}}/revoke", linking.revoke),
     ("GET", "/files.zip", archive.archive),
-    ("POST", "/files.zip", forms.zipped),
+    ("POST", "/files.zip", forms.archive),
     ("GET", "/files", files.list_files),
     ("GET", "/files/latest", files.latest),
     ("GET", f"/files/{_ID}", files.show),

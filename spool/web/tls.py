@@ -110,25 +110,34 @@ class Secure(_SSLProtocol):  # type: ignore[misc]
         self._receive = cast("asyncio.Protocol", app_protocol).data_received
 
     def _do_read__buffered(self) -> None:
-        plain, size, count = self._tls.plain, 0, 1
-        rest, self._rest = self._rest, self._rest[:0]
-        while count and size < len(plain):
+        plain = self._tls.plain
+        size, ended = self._decrypt(plain)
+        if size == len(plain):  # there may be more
+            self._loop.call_soon(self._do_read)
+        if size:
+            self._receive(bytes(plain[:size]))
+        if ended:
+            self._call_eof_received()
+            self._start_shutdown()
+
+    def _decrypt(self, plain: memoryview) -> tuple[int, bool]:
+        """How much of what has come is in `plain` now, and whether the client has said that no more comes."""
+        size, rest = 0, self._rest
+        self._rest = rest[:0]
+        while size < len(plain):
             try:
                 count = self._sslobj.read(len(plain) - size, plain[size:])
-                size += count
             except sslproto.SSLAgainErrors:
                 if not rest:
                     break
                 self._incoming.write(rest[:_STEP])
                 rest = rest[_STEP:]
-        self._incoming.write(rest)
-        if size == len(plain):  # there may be more
-            self._loop.call_soon(self._do_read)
-        if size:
-            self._receive(bytes(plain[:size]))
-        if not count:
-            self._call_eof_received()
-            self._start_shutdown()
+            else:
+                size += count
+                if not count:
+                    return size, True
+        self._incoming.write(rest)  # before anybody is told: who closes on that reads again
+        return size, False
 
     def _get_write_buffer_size(self) -> int:
         size: int = super()._get_write_buffer_size()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound, SpoolError, Unavailable
 from spool.labels import parse_label
 from spool.model import File, FileId
+from spool.staging import new_id
 from spool.work.inspection import look
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class _Reindexing:
             media_type = await self._sniffer.sniff(await asyncio.to_thread(blob.read, _HEAD))
         self._rebuilt.recovered += 1
         return File(
-            id=FileId(secrets.token_hex(16)),
+            id=FileId(new_id(written_at)),
             key=key,
             owner=RECOVERED,
             filename=key,

@@ -195,16 +195,31 @@ class TestDropped:
         assert page.evaluate("localStorage.length") == 0
         assert kept(page) == 0
 
-    def test_is_left_to_the_tab_that_has_it_until_that_is_closed(self, page: Page, server: Server, digest: str) -> None:
-        other = page.context.new_page()
-        other.goto("/")
-        other.locator("html.live").wait_for()
-        eventually(lambda: other.evaluate("navigator.locks.query().then(all => all.pending.length)") == 1)
-        expect(other.locator("#queue > li")).to_have_count(0)
-        with other.expect_request(lambda request: request.method == "PATCH") as patch:
-            page.close()
-        assert 0 < int(patch.value.headers["upload-offset"]) < SMALLER
+    def test_is_left_to_the_tab_that_has_it_and_then_to_one_of_the_others(
+        self, page: Page, server: Server, digest: str
+    ) -> None:
+        others = [page.context.new_page() for _ in range(2)]
+        sent: list[int] = []
+
+        def note(request: Request) -> None:
+            if request.method == "PATCH":
+                sent.append(int(request.headers["upload-offset"]))
+
+        for other in others:
+            other.on("request", note)
+            throttle(other, SMALLER // 4)
+            other.goto("/")
+            other.locator("html.live").wait_for()
+        eventually(lambda: others[0].evaluate("navigator.locks.query().then(all => all.pending.length)") == 2)
+        for other in others:
+            expect(other.locator("#queue > li")).to_have_count(0)
+        page.close()
+        eventually(lambda: others[0].evaluate("true") and sent)
         assert stored(server)["large.bin"]["sha256"] == digest
+        for other in others:
+            expect(other.locator("#queue > li")).to_have_count(0)
+        [offset] = sent
+        assert 0 < offset < SMALLER
 
     def test_stays_paused_and_is_resumed(self, page: Page, server: Server, digest: str) -> None:
         pause_and_reload(page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,11 @@ def taken(server: Server) -> None:
     eventually(lambda: unaccepted(server) == 0)
 
 
-def at_rest(server: Server) -> list[str]:
-    """What the server has open, once it has no connection; a file may be closed just after its connection."""
+def at_rest(server: Server) -> Counter[str]:
+    """What the server has open, once it has no connection.
+
+    A file may be closed just after its connection, and the sweep has some open for a moment: look until it is no more
+    than before.
+    """
     eventually(lambda: connections(server) == 0)
-    return sorted(server.descriptors())
+    return Counter(server.descriptors())

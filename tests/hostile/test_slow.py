@@ -156,7 +156,7 @@ def test_crowd_of_slow_clients_is_ended_and_neither_slows_others_nor_leaves_anyt
             crowd = wave(server, file)
             assert unexpected(crowd.ended) == {}
             assert sum(sum(statuses.values()) for statuses in crowd.ended.values()) == EACH * len(WAYS)
-            eventually(lambda: at_rest(server) == rest)
+            eventually(lambda: at_rest(server) <= rest)
             left = server.resident()
             print(f"\ndescriptors: {len(rest)}, beside the crowd {crowd.held}")  # noqa: T201  # worth reading
             print(f"resident MiB: {memory >> 20}, beside it {crowd.resident >> 20}, after it {left >> 20}")  # noqa: T201

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from spool.model import FileQuery
 
 SCAN: Final = 3000
-"""Rows that one page of a filtered listing looks at, at most: 2 ms of CPU, for the filter that takes longest."""
+"""Rows that a page of up to 100 files looks at, at most: 2 ms of CPU, for the filter that takes longest."""
 _USUAL: Final = 100
-"""Files on a page that looks at so many. One that may hold more looks at more: its client wants to be through soon."""
+"""Files on such a page. One that may hold more looks at more: its client wants to be through soon."""
 _FETCHED: Final = 3
 """A row that has to be fetched counts as so many."""
 
@@ -53,19 +53,19 @@ class _Clause:
 
 def read_page(connection: Connection, query: FileQuery, scan: int) -> Page[File]:
     """The page that `query` asks for. Call it in a transaction: it reads twice where the page is cut short."""
-    stretch, filters, scan = _stretch(query), _Clause.of(_filters(query)), _most(query, scan)
+    stretch, filters, most = _stretch(query), _Clause.of(_filters(query)), _most(query, scan)
     if not filters.sql:
         sql, values = f"SELECT {FILE} {stretch.sql} LIMIT ?", stretch.values
     else:
         # SQLite runs the inner query as a co-routine, from the index alone: the outer LIMIT ends both.
         seen = f"SELECT rowid AS place, {_SEEN}{_ALSO if _filters_by_grant(query) else ''} {stretch.sql} LIMIT ?"
         sql = f"SELECT {FILE} FROM ({seen}) CROSS JOIN files ON files.rowid = place WHERE {filters.sql} LIMIT ?"  # noqa: S608 - see _stretch
-        values = (*stretch.values, scan, *filters.values)
+        values = (*stretch.values, most, *filters.values)
     rows = connection.execute(sql, (*values, query.limit + 1)).fetchall()
     items = tuple(to_file(row) for row in rows[: query.limit])
     if len(rows) > query.limit:
         return Page(items, to_cursor(query, _position(query, items[-1])))
-    return Page(items, _continuation(connection, query, stretch, scan) if filters.sql else None)
+    return Page(items, _continuation(connection, query, stretch, most) if filters.sql else None)
 
 
 def _most(query: FileQuery, scan: int) -> int:
@@ -74,10 +74,10 @@ def _most(query: FileQuery, scan: int) -> int:
     return max(most // _FETCHED, 1) if _filters_by_grant(query) else most
 
 
-def _continuation(connection: Connection, query: FileQuery, stretch: _Clause, scan: int) -> str | None:
+def _continuation(connection: Connection, query: FileQuery, stretch: _Clause, most: int) -> str | None:
     """The cursor of the last row that was looked at, if the stretch was cut there."""
     sql = f"SELECT {query.sort}, id {stretch.sql} LIMIT 1 OFFSET ?"
-    rows = connection.execute(sql, (*stretch.values, scan - 1)).fetchall()
+    rows = connection.execute(sql, (*stretch.values, most - 1)).fetchall()
     return to_cursor(query, Position(*rows[0])) if rows else None
 
 

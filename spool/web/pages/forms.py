@@ -11,7 +11,7 @@ from spool.model import FileId
 from spool.policy import require_edit
 from spool.protocol.disposition import clean_filename
 from spool.protocol.http import parse_media_type
-from spool.web import archive
+from spool.web.archive import MOST_FILES, send_archive
 from spool.web.auth import PRINCIPAL, by
 from spool.web.body import Body
 from spool.web.pages.html import join, tag
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_SIZE: Final = 64 * 1024
-MOST_CHOSEN: Final = 500
-"""Files that one form may be about."""
 
 
 async def read_form(request: web.Request) -> dict[str, list[str]]:
@@ -42,7 +40,7 @@ async def read_form(request: web.Request) -> dict[str, list[str]]:
     async for chunk in Body(request, request.app[SITE].limits, _MAX_SIZE).chunks():
         body += chunk
     try:
-        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_CHOSEN + 10)
+        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FILES + 10)
     except ValueError as error:
         raise BadRequest("the form is not UTF-8, or has too many fields") from error
 
@@ -53,10 +51,10 @@ async def upload(request: web.Request) -> web.StreamResponse:
     return see_other("/")
 
 
-async def zipped(request: web.Request) -> web.StreamResponse:
+async def archive(request: web.Request) -> web.StreamResponse:
     """`POST /files.zip`: as `GET`, of more files than an address has room for."""
     fields = await read_form(request)
-    return await archive.send(request, fields.get("id", []))
+    return await send_archive(request, fields.get("id", []))
 
 
 async def rename(request: web.Request) -> web.StreamResponse:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _LIMIT: Final = 50
 _LIMITS: Final = ("50", "200")
 """Files on a page: as it is loaded, and as it grows."""
-_EMPTY_PAGES: Final = 30
-"""Pages on which no file passes that are turned before the reader is asked to go on."""
+_EMPTY: Final = 1500
+"""Files that pages on which none passes had room for, before the reader is asked to go on."""
 _LARGEST_PICTURE: Final = 1024 * 1024
 """Bytes of an image that is shown in the list as it is."""
 _KINDS: Final = {"image": "Images", "audio": "Audio", "video": "Video", "text": "Text", "application": "Other"}
@@ -133,7 +133,7 @@ async def _changed(request: web.Request, ids: Sequence[FileId]) -> Html | None:
 async def _find(request: web.Request, asked: _Asked) -> Page[File]:
     """The page; pages on which nothing passes are turned."""
     query = asked.query()
-    for _ in range(_EMPTY_PAGES):
+    for _ in range(_EMPTY // query.limit):
         found = await request.app[SITE].catalog.files(query)
         if found.items or found.next is None:
             break

@@ -7,7 +7,7 @@ import { announce, atBottom, duration, element, localize, ours } from "./words.j
 const EVERY = 5000;
 const MOST = 200; // files that the list grows by
 const SHOWN = 15000; // milliseconds for which undoing is offered at the bottom; after that, among the deleted files
-const AT_ONCE = 100; // requests that outlive the page, of which Chromium refuses more than 256
+const AT_ONCE = 100; // requests that outlive the page, of which Chromium refuses more than 256; what waits does not
 const MOST_PAGES = 40; // of new files in one look
 const OVERLAP = 1000; // what is committed at once may become visible in another order than its times tell
 
@@ -142,10 +142,10 @@ class Files {
     const changed = page.getElementById("changed");
     for (const id of changed?.dataset.gone.split(" ") ?? []) {
       this.gone.add(id);
-      if (this.known.has(id)) this.still.went(uncheck(this.known.get(id)));
+      if (this.known.has(id)) this.still.went(check(this.known.get(id)));
     }
     for (const row of [...(changed?.children ?? [])]) this.put(document.adoptNode(row));
-    for (const row of this.list.children) if (Date.parse(row.dataset.expires) <= Date.now()) this.still.went(uncheck(row));
+    for (const row of this.list.children) if (Date.parse(row.dataset.expires) <= Date.now()) this.still.went(check(row));
     this.bin(page.getElementById("deleted"));
   }
 
@@ -172,7 +172,7 @@ class Files {
     this.offerDelete(row);
     this.known.set(row.dataset.id, row);
     if (!before) { this.insert(row); return; }
-    uncheck(row, before.querySelector("input").checked);
+    check(row, before.querySelector("input").checked);
     const held = before.contains(document.activeElement);
     const late = !isShown(before);
     before.replaceWith(row);
@@ -198,7 +198,7 @@ class Files {
     const rows = [...this.list.children];
     const ends = [rows.indexOf(this.clicked), rows.indexOf(box.closest("li"))];
     const between = far && ends[0] >= 0 ? rows.slice(Math.min(...ends), Math.max(...ends) + 1) : [];
-    for (const row of between.filter(isShown)) uncheck(row, box.checked);
+    for (const row of between.filter(isShown)) check(row, box.checked);
     this.clicked = rows[ends[1]];
   }
 
@@ -232,7 +232,7 @@ class Files {
     if (!rows.length) return;
     if (!this.grace) { this.ask(rows); return; }
     this.withdraw();
-    for (const row of rows) uncheck(row).hidden = true; // it stays, for it may come back
+    for (const row of rows) check(row).hidden = true; // it stays, for it may come back
     this.tell();
     const shown = [...this.list.children].filter(isShown);
     const last = shown.find((row) => rows.at(-1).compareDocumentPosition(row) & 4) ?? shown.at(-1); // 4: it follows
@@ -306,7 +306,7 @@ class Files {
   }
 }
 
-function uncheck(row, checked = false) {
+function check(row, checked = false) {
   row.querySelector("input").checked = checked;
   return row;
 }

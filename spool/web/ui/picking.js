@@ -63,7 +63,7 @@ function drops(zone, take) {
     event.preventDefault();
     depth = 0;
     show();
-    const items = [...event.dataTransfer.items].filter((item) => item.kind === "file"); // asked now: later it tells nothing
+    const items = [...event.dataTransfer.items].filter((item) => item.getAsFile()); // asked now: later it tells nothing
     const files = items.map((item) => ({ file: item.getAsFile(), folder: "", handle: item.getAsFileSystemHandle?.().catch(() => null) }));
     const entries = items.map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const found = entries.some((entry) => entry.isDirectory) ? await walked(entries) : files;

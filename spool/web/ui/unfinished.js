@@ -4,24 +4,29 @@
 
 const STORE = "uploads";
 
-// Resolves once no other tab has the upload at this path. It is had until `over` resolves.
-export function claim(path, over) {
-  if (!navigator.locks) return Promise.resolve();
-  return new Promise((had) => { navigator.locks.request(`upload ${path}`, () => { had(); return over; }); });
+// Resolves once no other tab has the upload at this path, to what gives it up.
+export function claim(path) {
+  const nothing = () => {};
+  if (!navigator.locks) return Promise.resolve(nothing);
+  return new Promise((had) => {
+    navigator.locks.request(`upload ${path}`, () => new Promise((over) => { had(over); })).catch(() => had(nothing));
+  });
 }
 
+const outcome = (request) => new Promise((done, failed) => {
+  request.onsuccess = () => done(request.result);
+  request.onerror = () => failed(request.error);
+});
+
 // A browser that keeps nothing, as in some private windows, finds nothing.
-function ask(mode, act) {
-  return new Promise((done) => {
+async function ask(mode, act) {
+  let base;
+  try {
     const opening = indexedDB.open("spool");
     opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
-    opening.onerror = () => done();
-    opening.onsuccess = () => {
-      const request = act(opening.result.transaction(STORE, mode).objectStore(STORE));
-      request.onsuccess = () => { opening.result.close(); done(request.result); };
-      request.onerror = () => done();
-    };
-  });
+    base = await outcome(opening);
+    return await outcome(act(base.transaction(STORE, mode).objectStore(STORE)));
+  } catch { return undefined; } finally { base?.close(); }
 }
 
 export const keep = (path, kept) => ask("readwrite", (store) => store.put(kept, path));

@@ -27,10 +27,9 @@ class Uploads {
   }
 
   take(found) {
-    for (const { file, folder, handle } of found) {
-      const known = this.items.find((item) => item.remembered && item.isOf(file));
-      if (known) known.discard({ anew: true });
+    for (const { file, folder, handle, known = this.items.find((item) => item.remembered && item.isOf(file)) } of found) {
       const item = new Item(this, file, folder, handle);
+      known?.goOnAs(item);
       this.add(item);
       const why = refusal(file, this.limits);
       if (why) item.refuse(why);
@@ -57,7 +56,7 @@ class Uploads {
 
   add(item) { this.items.push(item); this.list.append(item.row); }
 
-  drop(item) { this.items.splice(this.items.indexOf(item), 1); item.row.remove(); item.end(); this.next(); }
+  drop(item) { this.items.splice(this.items.indexOf(item), 1); item.row.remove(); this.next(); }
 
   isOurs({ origin, pathname }) { return origin === location.origin && pathname.startsWith(`${this.endpoint}/`); }
 
@@ -72,12 +71,13 @@ class Uploads {
   async recall(upload) {
     const { filename: name = "file", folder = "" } = upload.metadata;
     const item = new Item(this, { name, size: upload.size }, folder);
-    Object.assign(item, { remembered: upload, path: pathOf(upload.uploadUrl), state: "paused" });
-    await claim(item.path, item.over);
+    const path = pathOf(upload.uploadUrl);
+    Object.assign(item, { remembered: upload, path, claimed: claim(path), state: "paused" });
+    await item.claimed;
     const kept = await find(item.path);
     const done = localStorage.getItem(upload.urlStorageKey) === null;
     const chosen = this.items.some((other) => !other.remembered && other.isOf(item.file));
-    if (done || chosen || (kept && kept.who !== who())) { item.end(); return; }
+    if (done || chosen || (kept && kept.who !== who())) { item.giveUp(); return; }
     item.handle = kept?.handle;
     this.add(item);
     await item.reopen(kept?.paused ? "paused" : item.handle?.queryPermission({ mode: "read" }));
@@ -86,8 +86,7 @@ class Uploads {
 
 class Item {
   constructor(uploads, file, folder, handle) {
-    Object.assign(this, { uploads, file, folder, handle, state: "waiting", sent: 0, marks: [], remembered: null, path: null });
-    this.over = new Promise((end) => { this.end = end; });
+    Object.assign(this, { uploads, file, folder, handle, state: "waiting", sent: 0, marks: [], remembered: null, path: null, claimed: null });
     this.bar = element("progress", { max: Math.max(1, file.size), value: 0 });
     this.bar.setAttribute("aria-label", `Progress of ${file.name}`);
     this.status = element("p", { className: "dim" }, `Waiting, ${size(file.size)}`);
@@ -104,8 +103,7 @@ class Item {
       if ((await allowed) === "granted") {
         const file = await this.handle.getFile();
         if (!this.isOf(file)) throw new Error("the file has changed");
-        this.discard({ anew: true });
-        this.uploads.take([{ file, folder: this.folder, handle: this.handle }]);
+        this.uploads.take([{ file, folder: this.folder, handle: this.handle, known: this }]);
         return;
       }
     } catch { this.handle = undefined; } // it is not where it was, or not what it was
@@ -117,14 +115,28 @@ class Item {
   at(url) {
     this.upload.url = here(url);
     const path = pathOf(url);
-    if (path === this.path) return;
-    if (this.path) forget(this.path);
-    this.path = path;
+    if (path !== this.path) {
+      if (this.path) forget(this.path);
+      this.giveUp();
+      Object.assign(this, { path, claimed: claim(path) });
+    }
     this.keep();
-    claim(path, this.over);
   }
 
   keep() { if (this.path) keep(this.path, { who: who(), handle: this.handle, paused: this.state === "paused" }); }
+
+  // Whatever no other tab may go on with is another row's now.
+  goOnAs(item) {
+    Object.assign(item, { path: this.path, claimed: this.claimed });
+    this.claimed = null;
+    this.uploads.drop(this);
+  }
+
+  // Another tab may go on with it.
+  giveUp() {
+    this.claimed?.then((over) => over());
+    this.claimed = null;
+  }
 
   async start() {
     this.state = "running";
@@ -199,22 +211,22 @@ class Item {
     this.bar.value = this.bar.max;
     this.tell("done", `Stored, ${size(this.file.size)}`);
     announce(`${this.file.name} is stored`);
-    forget(this.path);
+    forget(this.path).then(() => this.giveUp());
     this.uploads.stored(this.file, answer?.getHeader("Link")?.match(/<([^>]+)>; rel="edit"/)?.[1]);
     if (!this.uploads.lasting) setTimeout(() => this.uploads.drop(this), 4000);
     this.uploads.next();
   }
 
-  // Takes the row away; the bytes that the server has go too, unless the upload is only to be shown anew.
-  async discard({ anew = false } = {}) {
+  // Takes the row away, and the bytes that the server has.
+  async discard() {
     const url = this.upload?.url ?? this.remembered?.uploadUrl;
     this.upload?.abort();
     this.uploads.drop(this);
-    if (anew) return;
     if (this.path) forget(this.path);
     if (this.remembered) tus.defaultOptions.urlStorage.removeUpload(this.remembered.urlStorageKey);
     if (url) await tus.Upload.terminate(url, { headers: ours(), retryDelays: RETRIES.slice(0, 3) }).catch(() => {});
     for (const each of (await this.upload?.findPreviousUploads()) ?? []) tus.defaultOptions.urlStorage.removeUpload(each.urlStorageKey);
+    this.giveUp(); // last, or another tab would show it as unfinished
   }
 
   tell(state, text) {
