@@ -459,6 +459,7 @@ def test_hundreds_are_selected_zipped_deleted_and_brought_back(new_page: NewPage
         page.get_by_role("button", name="Download as zip").click()
     assert len(zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())).namelist()) == 300
     page.locator("#chosen").get_by_role("button", name="Delete").click()
+    expect(page.locator("#undo")).to_contain_text("300 files deleted")
     eventually(lambda: not server.files())
     page.get_by_role("button", name="Undo", exact=True).click()
     eventually(lambda: len(server.files()) == 300)

@@ -264,7 +264,8 @@ def test_upload_of_another_principal_is_neither_shown_nor_sent(
     drop(page, tmp_path / "large.bin")
     started(page)
     page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Sign out").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Sign out").click()
     sign_in(page, secrets[1])
     page.evaluate("""() => {
         const [url] = Object.values(localStorage).map(kept => new URL(JSON.parse(kept).uploadUrl));

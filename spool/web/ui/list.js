@@ -259,10 +259,11 @@ class Files {
   // One request for each row; those whose was not answered so.
   async send(rows, method, what, wanted) {
     const [failed, waiting] = [[], [...rows]];
+    const ask = (row, keepalive) => fetch(`/files/${row.dataset.id}${what}`, { method, headers: ours(), keepalive });
     const some = async () => {
       for (let row = waiting.shift(); row; row = waiting.shift()) {
         try {
-          const answer = await fetch(`/files/${row.dataset.id}${what}`, { method, headers: ours(), keepalive: true });
+          const answer = await ask(row, true).catch(() => ask(row, false)); // refused, or cut off
           if (!wanted.includes(answer.status)) failed.push(row);
         } catch { failed.push(row); }
       }
