@@ -89,7 +89,7 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
             assert before in block
             block = block.replace(before, after)
         group = grp.getgrgid(os.getgid()).gr_name
-        user = f"user {getpass.getuser()} {group};" if request.param == "by nginx" else ""
+        user = f"user {getpass.getuser()} {group};"  # who may write what it buffers to a directory of ours
         config = tmp_path / "nginx.conf"
         config.write_text(AROUND.format(user=user, dir=tmp_path, server=block))
         process = subprocess.Popen([nginx, "-p", tmp_path, "-c", config], stderr=subprocess.DEVNULL)
