@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 import spool
-from bench.beside import beside
+from bench.beside import Note, beside, blob_path
 from bench.clients import Many, curl
 from bench.loads import MB
 from bench.servers import serving
@@ -40,9 +40,6 @@ _PAGES: Final = 200
 _STARTS: Final = 5
 _SWEEP: Final = 600
 """Seconds that the first sweep may take."""
-
-Note = dict[str, float]
-"""What was measured, by its name with its unit."""
 
 
 def starts(server: Server, work: Path) -> Iterator[Note]:
@@ -115,7 +112,7 @@ async def _fill(index: Index, directory: Path, numbers: range) -> None:
 
 def _make_blob(directory: Path, file: File) -> None:
     """One of the file's size, which takes no room."""
-    blob = os.open(directory / "blobs" / file.key[:2] / file.key, os.O_CREAT | os.O_WRONLY, 0o600)
+    blob = os.open(blob_path(directory, file.key), os.O_CREAT | os.O_WRONLY, 0o600)
     os.ftruncate(blob, file.size)
     os.close(blob)
 

@@ -164,7 +164,7 @@ def _end(connection: sqlite3.Connection, directory: Path) -> None:
     _hide(connection, f"{spread} AND expires_at IS NULL LIMIT {_FILES}", old)
     connection.execute("COMMIT")
     for number in range(_FILES):
-        os.close(os.open(_blob(directory, f"{number % _SHARDS:02x}{number:030x}"), os.O_CREAT | os.O_WRONLY, 0o600))
+        os.close(os.open(blob_path(directory, f"{number % _SHARDS:02x}{number:030x}"), os.O_CREAT | os.O_WRONLY, 0o600))
 
 
 def _hide(connection: sqlite3.Connection, ids: str, until: int) -> None:
@@ -188,13 +188,14 @@ def _damage(connection: sqlite3.Connection, directory: Path) -> None:
     """There is something to mend of each kind that the check knows: a count, blobs that are gone, blobs too many."""
     connection.execute("UPDATE usage SET files = files + 1")
     for [key] in connection.execute(f"SELECT key FROM files ORDER BY id LIMIT {_FILES}").fetchall():
-        _blob(directory, key).unlink()
+        blob_path(directory, key).unlink()
     old = time.time() - 48 * 3600  # or they might be on their way
     for number in range(_FILES):
-        path = _blob(directory, f"{number % _SHARDS:02x}{number:030x}")
+        path = blob_path(directory, f"{number % _SHARDS:02x}{number:030x}")
         path.touch()
         os.utime(path, (old, old))
 
 
-def _blob(directory: Path, key: str) -> Path:
+def blob_path(directory: Path, key: str) -> Path:
+    """Where the local store keeps these bytes."""
     return directory / "blobs" / key[:2] / key

@@ -184,6 +184,11 @@ class Server:
             connection.close()
         return record
 
+    def delete_all(self) -> None:
+        """No file is listed any more."""
+        for file in self.files():
+            assert curl("-X", "DELETE", file["url"]).status == 204
+
     def files(self) -> list[dict[str, Any]]:
         """Every file that is listed."""
         found, cursor = [], ""

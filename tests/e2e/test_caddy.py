@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_proxy import DEPLOY, Site, certify, listens, tool
+from tests.e2e.test_proxy import DEPLOY, Site, certify, listening, tool
 from tests.process import Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
@@ -47,15 +46,8 @@ def serving(root: Path, port: int, upstream: int) -> Iterator[None]:
     ours = f"https://localhost:{port} {{\n\ttls {root}/tls/cert.pem {root}/tls/key.pem"
     (root / "Caddyfile").write_text(text.replace("spool.example.org {", ours))
     command = [caddy, "run", "--adapter", "caddyfile", "--config", str(root / "Caddyfile")]
-    with (root / "caddy.log").open("wb") as log:
-        running = subprocess.Popen(command, stdout=log, stderr=log, env=homes(root / "tmp"))
-    try:
-        eventually(lambda: running.poll() is not None or listens(port))
-        assert running.poll() is None, (root / "caddy.log").read_text()
+    with listening(command, port, root / "caddy.log", homes(root / "tmp")):
         yield
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.wait(60)
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def server(shared: Server) -> Server:
     """It has no files."""
-    for file in shared.files():
-        assert curl("-X", "DELETE", file["url"]).status == 204
+    shared.delete_all()
     return shared
 
 

@@ -61,8 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def idle(server: Server) -> int:
     """How many descriptors the server needs when it does nothing. It has no files."""
-    for file in server.files():
-        curl("-X", "DELETE", file["url"])
+    server.delete_all()
     eventually(lambda: sum(target.startswith("socket:") for target in server.descriptors()) == 3)
     return len(server.descriptors())
 

@@ -24,7 +24,7 @@ import yaml
 from tests.process import Answer, Server, curl, eventually, free_port, lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -84,15 +84,8 @@ def serving(root: Path, port: int, upstream: str) -> Iterator[None]:
     user = f"user {getpass.getuser()} {grp.getgrgid(os.getgid()).gr_name};\ndaemon off;\n"
     (root / "nginx.conf").write_text((user if os.getuid() == 0 else "daemon off;\n") + config)
     command = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
-    with (root / "nginx.log").open("wb") as log:
-        running = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        eventually(lambda: running.poll() is not None or listens(port))
-        assert running.poll() is None, (root / "nginx.log").read_text()
+    with listening(command, port, root / "nginx.log"):
         yield
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +97,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     token = subprocess.check_output([*create, "--dir", str(root / "data")], text=True).strip()
     with Server(root / "data", env=env) as server, serving(root, port, server.url):
         yield Site(server, port, root / "tmp", token)
+
+
+@contextmanager
+def listening(command: list[str], port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """The program, once it listens on this port; what it says is in `log`."""
+    with log.open("wb") as file:
+        running = subprocess.Popen(command, stdout=file, stderr=file, env=env)
+    try:
+        eventually(lambda: running.poll() is not None or listens(port))
+        assert running.poll() is None, log.read_text()
+        yield
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(60)
 
 
 def listens(port: int) -> bool:
