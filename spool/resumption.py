@@ -125,6 +125,11 @@ class Resumption:
         # One at a time, in all processes: a commit that fails takes back links that another one may rest on.
         let_go = await self._turns.take(f"finish {upload.id}", _go_on)
         try:
+            latest = await self.uploads.upload(upload.id)
+            if (
+                latest.file_id is not None
+            ):  # a sweep was faster, and what was staged may be gone: equal bytes are shared
+                return await self._files.file(latest.file_id)
             return await self._finish(upload)
         finally:
             let_go()
@@ -135,11 +140,6 @@ class Resumption:
         except (BadType, DigestMismatch, Gone, BeyondGrant):
             await self._abandon(upload)
             raise
-        except Superseded:
-            latest = await self.uploads.upload(upload.id)
-            if latest.file_id is None:
-                raise
-            return await self._files.file(latest.file_id)  # somebody else was faster
 
     async def _abandon(self, upload: Resumable) -> None:
         try:

@@ -18,6 +18,7 @@ from tests.web.conftest import PNG, TEXT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from spool.model import File, Resumable
     from tests.web.conftest import Answer, Serve, Spool
 
 DIALECTS = ["tus", "rufh"]
@@ -382,6 +383,27 @@ async def test_hashes_are_made_anew_when_they_are_forgotten(spool: Spool, dialec
     spool.site.resumption._hashes.clear()  # as after a restart
     await append(spool, upload, 5000, DATA[5000:], last=True)
     await assert_file(spool, upload, DATA)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("data", [b"", DATA])
+async def test_upload_that_a_sweep_makes_a_file_first_is_answered_with_it(
+    spool: Spool, dialect: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spool.stored(data=data)  # which the upload's file shares, so that what was staged goes
+    finish = spool.site.resumption.finish
+
+    async def finish_later(upload: Resumable) -> File:
+        monkeypatch.undo()
+        assert await sweep(spool) == 1
+        return await finish(upload)
+
+    upload = await created(spool, dialect, None)
+    monkeypatch.setattr(spool.site.resumption, "finish", finish_later)
+    answer = await append(spool, upload, 0, data, last=True, headers={"Upload-Length": str(len(data))})
+    assert answer.status == statuses(dialect, 204, 201), answer.body
+    await assert_file(spool, upload, data)
+    assert len(spool.kept()) == 1
 
 
 # Offsets and lengths
