@@ -379,3 +379,27 @@ async def test_a_staged_blob_that_is_a_symbolic_link_is_not_followed(store: Loca
     with pytest.raises(SpoolError):
         await store.open(KEY, staged=True)
     assert secret.read_text() == "secret"
+
+
+async def test_blob_whose_close_fails_can_still_be_committed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, reused = os.close, -1
+
+    def fail(fd: int) -> None:
+        nonlocal reused
+        close(fd)  # which the system does even then
+        reused = os.dup(store.owned_by())
+        assert reused == fd
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    writer = await store.writer(KEY, NEW)
+    await writer.write([b"whole"])
+    at = await writer.sync()
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "close", fail)
+        with pytest.raises(Unavailable):
+            await writer.aclose()
+    await store.commit(KEY, at)
+    assert await content(store, KEY) == b"whole"
+    close(reused)  # nobody has closed another's descriptor

@@ -162,9 +162,9 @@ class StagedBlob(ABC):
 
     def _shut(self) -> None:
         self._over = True
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # it is closed even if that fails
+        if fd >= 0:
+            os.close(fd)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

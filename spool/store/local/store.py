@@ -188,9 +188,11 @@ class LocalStore:
             await self._close(blob)
 
     async def _close(self, blob: StagedBlob) -> None:
-        await _close(blob, executor=self._writers)
-        if self._staged.get(blob.key) is blob:
-            del self._staged[blob.key]
+        try:
+            await _close(blob, executor=self._writers)
+        finally:
+            if self._staged.get(blob.key) is blob:
+                del self._staged[blob.key]
 
 
 class LocalWriter:
