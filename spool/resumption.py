@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from spool import lifecycle
-from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound, Superseded
+from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound
 from spool.model import Key, Resumable, Staged, Upload, UploadId
 from spool.policy import file_too_large, require_lasting
 from spool.staging import HEAD, digests, new_hashes, new_id, update
