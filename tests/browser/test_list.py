@@ -361,7 +361,7 @@ class TestDelete(_Three):
         stored(server, 3)
 
     def test_that_the_server_refuses_brings_the_file_back(self, page: Page, server: Server) -> None:
-        page.route("**/files/*", lambda route: route.fulfill(status=503))
+        page.route("**/delete", lambda route: route.fulfill(status=503))
         page.get_by_role("button", name="Delete b.txt").click()
         expect(visible(page)).to_have_count(3)
         expect(page.locator("#announce")).to_have_text("1 could not be deleted")

@@ -142,6 +142,7 @@ class TestByPeople:
         found = await page(spool, "/")
         assert found.names == ["2.txt", "1.txt"]
         assert "Recently deleted (1)" in found.text
+        assert (await post(spool, "/undo", ("id", ids[1]), ("id", "gone"))).status == 404
 
     async def test_nothing_is_offered_where_nothing_was_deleted_or_may_be(self, spool: Spool) -> None:
         token = await spool.new_token("admin")

@@ -205,7 +205,7 @@ _FORMS: Final = (
         parameters=(_TOKEN,),
         body=_form(id={"type": "array", "items": TEXT}),
         answers=(_NEXT,),
-        raises=(StorageFull, *_BODY),
+        raises=(NotFound, StorageFull, *_BODY),
     ),
 )
 _SECRET: Final = path("secret", "The grant's.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qs
@@ -90,20 +91,24 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 
 async def undo(request: web.Request) -> web.StreamResponse:
-    """`POST /undo`: brings back the files that are named, as far as they still can be."""
+    """`POST /undo`: brings back the files that are named, as far as they still can be. Raises NotFound if none can."""
     fields, site = await read_form(request), request.app[SITE]
-    await _each(map(FileId, fields.get("id", [])), lambda id: site.catalog.restore(id, by(request)))  # noqa: A006
+    ids = [FileId(id) for id in fields.get("id", [])]  # noqa: A001
+    back = await _each(ids, lambda id: site.catalog.restore(id, by(request)))  # noqa: A006
+    if ids and not back:
+        raise NotFound("it is too late to bring this back")
     return see_other(list_before(request))
 
 
 async def _each(ids: Iterable[FileId], act: Callable[[FileId], Awaitable[T]]) -> list[T]:
-    """What `act` gave for each of those that are there."""
+    """What `act` gave for each of those that are there, all at once: the index writes them in one go."""
+    outcomes = await asyncio.gather(*map(act, ids), return_exceptions=True)
     found = []
-    for id in ids:  # noqa: A001
-        try:
-            found.append(await act(id))
-        except NotFound:
-            continue
+    for outcome in outcomes:
+        if not isinstance(outcome, BaseException):
+            found.append(outcome)
+        elif not isinstance(outcome, NotFound):
+            raise outcome
     return found
 
 

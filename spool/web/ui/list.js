@@ -7,7 +7,7 @@ import { announce, atBottom, duration, element, localize, ours } from "./words.j
 const EVERY = 5000;
 const MOST = 200; // files that the list grows by
 const SHOWN = 15000; // milliseconds for which undoing is offered at the bottom; after that, among the deleted files
-const AT_ONCE = 100; // requests that outlive the page, of which Chromium refuses more than 256; what waits does not
+const LOT = 200; // files of one request; those that outlive the page may have 64 KiB in all
 const MOST_PAGES = 40; // of new files in one look
 const OVERLAP = 1000; // what is committed at once may become visible in another order than its times tell
 
@@ -237,7 +237,7 @@ class Files {
     const shown = [...this.list.children].filter(isShown);
     const last = shown.find((row) => rows.at(-1).compareDocumentPosition(row) & 4) ?? shown.at(-1); // 4: it follows
     const text = rows.length === 1 ? `${rows[0].querySelector(".name").textContent} deleted` : `${rows.length} files deleted`;
-    const deleted = this.send(rows, "DELETE", "?undo", [202, 204, 404]);
+    const deleted = this.send(rows, "/delete");
     this.offer(rows, text, last, deleted);
     const failed = await deleted;
     for (const row of failed) row.hidden = false;
@@ -256,20 +256,18 @@ class Files {
     this.asking = false;
   }
 
-  // One request for each row; those whose was not answered so.
-  async send(rows, method, what, wanted) {
-    const [failed, waiting] = [[], [...rows]];
-    const ask = (row, keepalive) => fetch(`/files/${row.dataset.id}${what}`, { method, headers: ours(), keepalive });
-    const some = async () => {
-      for (let row = waiting.shift(); row; row = waiting.shift()) {
-        try {
-          const answer = await ask(row, true).catch(() => ask(row, false)); // refused, or cut off
-          if (!wanted.includes(answer.status)) failed.push(row);
-        } catch { failed.push(row); }
-      }
+  // What a form of this page would send; the rows of those requests that were refused.
+  async send(rows, address) {
+    const lots = Array.from({ length: Math.ceil(rows.length / LOT) }, (_, n) => rows.slice(n * LOT, (n + 1) * LOT));
+    const post = (body, keepalive) => fetch(address, { method: "POST", headers: ours(), body, redirect: "manual", keepalive });
+    const ask = async (lot) => {
+      const body = new URLSearchParams(lot.map((row) => ["id", row.dataset.id]));
+      try {
+        const answer = await post(body, true).catch(() => post(body, false)); // refused, or cut off
+        return answer.type === "opaqueredirect" ? [] : lot;
+      } catch { return lot; }
     };
-    await Promise.all(Array.from({ length: AT_ONCE }, some));
-    return failed;
+    return (await Promise.all(lots.map(ask))).flat();
   }
 
   offer(rows, text, last, deleted) {
@@ -296,7 +294,7 @@ class Files {
   async restore(rows, deleted) {
     this.withdraw();
     await deleted;
-    const failed = await this.send(rows, "POST", "/undo", [204]);
+    const failed = await this.send(rows, "/undo");
     const back = rows.filter((row) => !failed.includes(row)).map((row) => this.known.get(row.dataset.id));
     this.undone += 1;
     for (const row of back) { row.hidden = false; this.gone.delete(row.dataset.id); }
