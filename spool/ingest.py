@@ -225,6 +225,11 @@ class Ingest:
         bodies = {file.id: up.body or b"" for up, file in zip(uploads, files, strict=True) if file.inline}
         draft = answer and replace(answer, created_at=now)
         recorded = await self._files.finish(files, draft, row, share=self._dedupe, bodies=bodies)
+        for f in recorded:
+            _log.info(
+                "upload.committed",
+                {"id": f.id, "owner": f.owner, "filename": f.filename, "size": f.size, "type": f.media_type},
+            )
         shared = [(file, new.key) for file, new in zip(recorded, files, strict=True) if file.key != new.key]
         if shared:
             await asyncio.gather(*starmap(self._share, shared))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from spool import lifecycle
 from spool.errors import BadRequest, BadType, BeyondGrant, DigestMismatch, Gone, NotFound
+from spool.metrics import PROTOCOLS
 from spool.model import Key, Resumable, Staged, Upload, UploadId
 from spool.policy import file_too_large, require_lasting
 from spool.staging import HEAD, digests, new_hashes, new_id, update
@@ -130,9 +131,11 @@ class Resumption:
                 latest.file_id is not None
             ):  # a sweep was faster, and what was staged may be gone: equal bytes are shared
                 return await self._files.file(latest.file_id)
-            return await self._finish(upload)
+            file = await self._finish(upload)
         finally:
             let_go()
+        self.ingest.metrics.committed(PROTOCOLS[upload.dialect], [file.size])
+        return file
 
     async def _finish(self, upload: Resumable) -> File:
         try:

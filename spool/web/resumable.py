@@ -25,7 +25,6 @@ from spool.web.fields import Fields
 from spool.web.problems import problem_response
 from spool.web.records import record
 from spool.web.site import SITE
-from spool.web.upload import log_committed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -325,11 +324,7 @@ async def _take_turn(request: web.Request) -> File | None:
     upload = turn.upload
     if upload.partial or upload.state == "open":
         return None
-    file = await resumption.finish(upload)
-    if upload.state == "complete":
-        request.app[SITE].metrics.committed(PROTOCOLS[upload.dialect], [file.size])
-        log_committed([file])
-    return file
+    return await resumption.finish(upload)
 
 
 async def _nothing() -> None:

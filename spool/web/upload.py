@@ -24,7 +24,7 @@ from spool.web.records import created
 from spool.web.site import SITE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from spool.counting import Hold
     from spool.model import Answer, File, Upload
@@ -116,17 +116,7 @@ async def _commit(request: web.Request) -> list[File]:
             _log.warning("commit.failed", {"owner": request[PRINCIPAL].name, "reason": _reason(error)})
             raise
     site.metrics.committed(pending.protocol, [file.size for file in files])
-    log_committed(files)
     return files
-
-
-def log_committed(files: Iterable[File]) -> None:
-    """One line for each file that is there now."""
-    for file in files:
-        _log.info(
-            "upload.committed",
-            {"id": file.id, "owner": file.owner, "filename": file.filename, "size": file.size, "type": file.media_type},
-        )
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from spool.errors import NotFound, SpoolError
-from spool.metrics import PROTOCOLS
 
 if TYPE_CHECKING:
     from spool.model import Resumable
@@ -34,11 +33,10 @@ async def run_once(resumption: Resumption, uploads: Uploads, clock: Clock) -> in
 
 async def _finish(resumption: Resumption, upload: Resumable) -> bool:
     try:
-        file = await resumption.finish(upload)
+        await resumption.finish(upload)
     except SpoolError as error:  # tried again by the next sweep, or by its client
         _log.warning("upload.unfinished", {"id": upload.id, "reason": str(error)})
         return False
-    resumption.ingest.metrics.committed(PROTOCOLS[upload.dialect], [file.size])
     return True
 
 

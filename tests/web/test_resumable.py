@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spool.model import File, Resumable
-    from tests.web.conftest import Answer, Serve, Spool
+    from tests.web.conftest import Answer, Ear, Serve, Spool
 
 DIALECTS = ["tus", "rufh"]
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -388,7 +388,7 @@ async def test_hashes_are_made_anew_when_they_are_forgotten(spool: Spool, dialec
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("data", [b"", DATA])
 async def test_upload_that_a_sweep_makes_a_file_first_is_answered_with_it(
-    spool: Spool, dialect: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, dialect: str, data: bytes, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await spool.stored(data=data)  # which the upload's file shares, so that what was staged goes
     finish = spool.site.resumption.finish
@@ -404,6 +404,7 @@ async def test_upload_that_a_sweep_makes_a_file_first_is_answered_with_it(
     assert answer.status == statuses(dialect, 204, 201), answer.body
     await assert_file(spool, upload, data)
     assert len(spool.kept()) == 1
+    assert len(ear.events("upload.committed")) == spool.site.metrics.committed_files == 2
 
 
 # Offsets and lengths
