@@ -16,7 +16,7 @@ import pytest
 
 from tests import process
 from tests.authority import Authority
-from tests.process import Server, eventually
+from tests.process import Server, eventually, slowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +128,12 @@ class TestTls:
         assert self.curl("-C", "-", "--no-include", "-o", str(kept), media).code == 0
         assert kept.read_bytes() == data
         assert self.curl("-I", media).headers["content-length"] == str(len(data))
+
+    @pytest.mark.parametrize("error", ["EAGAIN", "EOPNOTSUPP", "EIO"])
+    def test_download_is_whole_where_no_memory_has_the_bytes(self, server: Server, film: Path, error: str) -> None:
+        record = self.curl("-T", str(film), f"{server.url}/files/").json
+        with slowed(server, "preadv2", f"error={error}"):
+            assert self.curl("-L", record["content_url"]).body == film.read_bytes()
 
     def test_download_of_a_damaged_file_is_cut_off(self, server: Server, film: Path) -> None:
         record = self.curl("-T", str(film), f"{server.url}/files/").json
