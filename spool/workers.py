@@ -137,8 +137,7 @@ class _Crew:
             await asyncio.wait(seats, timeout=self._config.server.shutdown_grace.total_seconds() + _DEADLINE)
             self._signal(signal.SIGKILL)
             await asyncio.wait(seats)
-        for seat in seats:
-            seat.result()
+        await asyncio.gather(*seats)  # raises what the first raised; what others raised, too, is taken as seen
 
     def _signal(self, number: int) -> None:
         for process in self._processes:
