@@ -127,9 +127,8 @@ class Resumption:
         let_go = await self._turns.take(f"finish {upload.id}", _go_on)
         try:
             latest = await self.uploads.upload(upload.id)
-            if (
-                latest.file_id is not None
-            ):  # a sweep was faster, and what was staged may be gone: equal bytes are shared
+            if latest.file_id is not None:
+                # A sweep was faster, and what was staged may be gone, for equal bytes are shared.
                 return await self._files.file(latest.file_id)
             file = await self._finish(upload)
         finally:

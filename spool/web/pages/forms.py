@@ -21,7 +21,7 @@ from spool.web.site import SITE
 from spool.web.upload import store_form
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from aiohttp import web
 
@@ -79,7 +79,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     What cannot be undone, because there is no grace or with `final`, it does once that is confirmed.
     """
     fields, site = await read_form(request), request.app[SITE]
-    ids = [FileId(id) for id in fields.get("id", [])]  # noqa: A001
+    ids = _ids(fields)
     if site.undo_grace and "final" not in fields:
         await _each(ids, lambda id: site.catalog.hide(id, site.undo_grace, by(request)))  # noqa: A006
         return see_other(list_before(request))
@@ -93,11 +93,15 @@ async def delete(request: web.Request) -> web.StreamResponse:
 async def undo(request: web.Request) -> web.StreamResponse:
     """`POST /undo`: brings back the files that are named, as far as they still can be. Raises NotFound if none can."""
     fields, site = await read_form(request), request.app[SITE]
-    ids = [FileId(id) for id in fields.get("id", [])]  # noqa: A001
+    ids = _ids(fields)
     back = await _each(ids, lambda id: site.catalog.restore(id, by(request)))  # noqa: A006
     if ids and not back:
         raise NotFound("it is too late to bring this back")
     return see_other(list_before(request))
+
+
+def _ids(fields: Mapping[str, Sequence[str]]) -> list[FileId]:
+    return [FileId(id) for id in fields.get("id", [])]  # noqa: A001
 
 
 async def _each(ids: Iterable[FileId], act: Callable[[FileId], Awaitable[T]]) -> list[T]:
