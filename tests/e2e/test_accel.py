@@ -7,22 +7,19 @@ import grp
 import hashlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.e2e.test_proxy import listening
 from tests.process import Answer, Server, curl, eventually, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 START_TIMEOUT: Final = 10.0
 PNG: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89"
@@ -102,16 +99,6 @@ def find_nginx() -> str:
     pytest.skip("nginx is not installed")
 
 
-def wait_until_it_listens(nginx: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and nginx.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"nginx did not start:\n{log.read_text()}")
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     nginx = find_nginx()
@@ -129,14 +116,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             blobs=server.dir / "blobs",
         )
         (directory / "nginx.conf").write_text(config)
-        with (directory / "error.log").open("wb") as log:
-            running = subprocess.Popen([nginx, "-p", directory, "-c", directory / "nginx.conf"], stderr=log)
-        try:
-            wait_until_it_listens(running, port, directory / "error.log")
+        command = [nginx, "-p", str(directory), "-c", str(directory / "nginx.conf")]
+        with listening(command, port, directory / "error.log", timeout=START_TIMEOUT):
             yield Site(server, f"http://127.0.0.1:{port}", new_token(server))
-        finally:
-            running.send_signal(signal.SIGTERM)
-            running.wait(60)
 
 
 def new_token(server: Server) -> str:

@@ -6,14 +6,14 @@ import getpass
 import grp
 import os
 import shutil
-import signal
 import subprocess
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.client.command import Home, finished
-from tests.e2e.test_accel import DATA, find_nginx, new_token, wait_until_it_listens
+from tests.e2e.test_accel import DATA, START_TIMEOUT, find_nginx, new_token
+from tests.e2e.test_proxy import listening
 from tests.process import Answer, Server, curl, free_port, lacking
 from tests.test_docs import OPERATE, ROOT, fences
 
@@ -92,13 +92,9 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
         user = f"user {getpass.getuser()} {group};"  # who may write what it buffers to a directory of ours
         config = tmp_path / "nginx.conf"
         config.write_text(AROUND.format(user=user, dir=tmp_path, server=block))
-        process = subprocess.Popen([nginx, "-p", tmp_path, "-c", config], stderr=subprocess.DEVNULL)
-        try:
-            wait_until_it_listens(process, running.port, tmp_path / "error.log")
+        command = [nginx, "-p", str(tmp_path), "-c", str(config)]
+        with listening(command, running.port, tmp_path / "nginx.log", timeout=START_TIMEOUT):
             yield running
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
 
 
 def test_file_goes_in_and_comes_out(site: Site, tmp_path: Path) -> None:

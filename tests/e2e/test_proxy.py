@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.process import Answer, Server, curl, eventually, free_port, lacking
+from tests.process import PATIENCE, Answer, Server, curl, eventually, free_port, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,12 +100,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @contextmanager
-def listening(command: list[str], port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[None]:
+def listening(
+    command: list[str], port: int, log: Path, env: Mapping[str, str] | None = None, timeout: float = PATIENCE
+) -> Iterator[None]:
     """The program, once it listens on this port; what it says is in `log`."""
     with log.open("wb") as file:
         running = subprocess.Popen(command, stdout=file, stderr=file, env=env)
     try:
-        eventually(lambda: running.poll() is not None or listens(port))
+        eventually(lambda: running.poll() is not None or listens(port), timeout)
         assert running.poll() is None, log.read_text()
         yield
     finally:
